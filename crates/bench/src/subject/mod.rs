@@ -1,0 +1,142 @@
+//! A subject: the process that runs one workload on one engine and nothing else,
+//! so that its processor time is the row's processor time.
+//!
+//! [`serve`] is the whole of it. It sets up, then runs a slice for each line on
+//! its input. Whatever a row costs (helper threads, the kernel's workers) is in
+//! the subject's own resource usage; the load generator and the bench are not.
+
+pub mod child;
+pub mod engines;
+pub mod floor;
+
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::affinity;
+use crate::error::plain;
+use crate::measure::{Latency, Slice, Usage, device_bytes_read};
+use crate::protocol::{Reply, Request, SliceLine};
+use crate::workload::Workload;
+
+/// Name of the rows of the bare ring loop.
+pub const FLOOR: &str = "floor";
+
+/// What a subject is started with.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// `floor` or the name of an engine.
+    pub engine: String,
+    /// What to do.
+    pub workload: &'static Workload,
+    /// File to read or write, for the file workloads.
+    pub file: Option<PathBuf>,
+    /// How much of the file to use, in bytes from its start.
+    pub span: u64,
+    /// Core that this process and all its threads stay on.
+    pub core: Option<usize>,
+}
+
+/// A workload set up on an engine, ready to run for a while, again and again.
+pub trait Subject {
+    /// Port of the echo server, if there is one.
+    fn port(&self) -> Option<u16> {
+        None
+    }
+
+    /// Runs for `length` and counts the ops that completed, recording their
+    /// latencies where the subject is the one to see them.
+    fn run(&mut self, length: Duration, latency: &mut Latency) -> io::Result<u64>;
+}
+
+/// Why a subject could not be set up.
+#[derive(Debug)]
+pub enum SetupError {
+    /// Something here does not support the row; the row is skipped.
+    Refused(String),
+    /// Something went wrong.
+    Failed(String),
+}
+
+impl From<io::Error> for SetupError {
+    fn from(error: io::Error) -> Self {
+        SetupError::Failed(plain(&error))
+    }
+}
+
+/// Opens a file of a row, telling a file system without O_DIRECT from a fault.
+fn refusal_of_open(error: io::Error, direct: bool) -> SetupError {
+    if direct && error.raw_os_error() == Some(libc::EINVAL) {
+        SetupError::Refused("the file system does not support O_DIRECT".to_owned())
+    } else {
+        SetupError::Failed(format!("cannot open the file: {}", plain(&error)))
+    }
+}
+
+/// Runs the subject to the end of `input`. The result is false if it failed.
+pub fn serve(spec: &Spec, input: impl BufRead, mut output: impl Write) -> bool {
+    let mut say = |reply: &Reply| -> io::Result<()> {
+        let mut line = serde_json::to_string(reply).map_err(io::Error::other)?;
+        line.push('\n');
+        output.write_all(line.as_bytes())?;
+        output.flush()
+    };
+    let mut subject = match set_up(spec) {
+        Ok(subject) => subject,
+        Err(SetupError::Refused(reason)) => return say(&Reply::Refused { reason }).is_ok(),
+        Err(SetupError::Failed(reason)) => {
+            let _ = say(&Reply::Failed { reason });
+            return false;
+        }
+    };
+    if say(&Reply::Ready {
+        port: subject.port(),
+    })
+    .is_err()
+    {
+        return false;
+    }
+    let mut slice = Slice::default();
+    for line in input.lines() {
+        let request: Request = match line.map(|line| serde_json::from_str(&line)) {
+            Ok(Ok(request)) => request,
+            _ => return false,
+        };
+        let reply = match measure(&mut *subject, request, &mut slice) {
+            Ok(()) => Reply::Slice(SliceLine::from(&slice)),
+            Err(error) => Reply::Failed {
+                reason: plain(&error),
+            },
+        };
+        let failed = matches!(reply, Reply::Failed { .. });
+        if say(&reply).is_err() || failed {
+            return false;
+        }
+    }
+    true
+}
+
+fn set_up(spec: &Spec) -> Result<Box<dyn Subject>, SetupError> {
+    if let Some(core) = spec.core {
+        affinity::pin_this_thread(core)?;
+    }
+    match spec.engine.as_str() {
+        FLOOR => floor::set_up(spec),
+        _ => engines::set_up(spec),
+    }
+}
+
+fn measure(subject: &mut dyn Subject, request: Request, slice: &mut Slice) -> io::Result<()> {
+    slice.latency.clear();
+    let length = Duration::from_millis(request.run_ms);
+    let device_bytes = device_bytes_read();
+    let usage = Usage::of_this_process();
+    let start = Instant::now();
+    slice.ops = subject.run(length, &mut slice.latency)?;
+    slice.elapsed = start.elapsed();
+    slice.usage = Usage::of_this_process().since(usage);
+    slice.device_bytes = device_bytes_read()
+        .zip(device_bytes)
+        .map(|(now, then)| now.saturating_sub(then));
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! The closed list of workloads, and the names that the command line, the rows
+//! and the report use for them.
+//!
+//! A workload says what is done, never how: the floor, every engine and fio
+//! read the same [`Shape`].
+
+use crate::error::Error;
+use crate::select;
+
+/// Where the bytes of a read come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The device: the file is opened with O_DIRECT.
+    Device,
+    /// The page cache: the part of the file that is read has been read before.
+    PageCache,
+}
+
+/// What one row does, over and over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Reads of `block` bytes at random aligned offsets, `depth` at a time.
+    Read {
+        /// Where the bytes come from.
+        source: Source,
+        /// Bytes per read.
+        block: usize,
+        /// Reads in flight.
+        depth: usize,
+    },
+    /// Buffered writes of `block` bytes at random aligned offsets, each followed
+    /// by fdatasync, `depth` such pairs at a time; a pair is one op.
+    WriteSync {
+        /// Bytes per write.
+        block: usize,
+        /// Pairs in flight.
+        depth: usize,
+    },
+    /// A TCP echo server on one core; a round trip of [`ECHO_BYTES`] is one op.
+    Echo {
+        /// Connections, each with one message outstanding.
+        connections: usize,
+    },
+}
+
+/// Length of an echoed message in bytes.
+pub const ECHO_BYTES: usize = 64;
+
+/// Receive buffer of the echo server for each connection, in bytes.
+pub const ECHO_BUFFER_BYTES: usize = 16 << 10;
+
+/// Alignment of every file buffer and every O_DIRECT offset, in bytes.
+pub const ALIGNMENT: usize = 4096;
+
+/// One entry of the closed list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workload {
+    /// Public name: kind, where the bytes are, block, depth.
+    pub name: &'static str,
+    /// One line for people.
+    pub about: &'static str,
+    /// What is done.
+    pub shape: Shape,
+    /// Whether fio runs it in a quick run too.
+    pub headline: bool,
+}
+
+const fn direct(name: &'static str, about: &'static str, kib: usize, depth: usize) -> Workload {
+    let shape = Shape::Read {
+        source: Source::Device,
+        block: kib << 10,
+        depth,
+    };
+    Workload {
+        name,
+        about,
+        shape,
+        headline: kib == 4 && depth == 32,
+    }
+}
+
+const fn hot(name: &'static str, about: &'static str, kib: usize, depth: usize) -> Workload {
+    let shape = Shape::Read {
+        source: Source::PageCache,
+        block: kib << 10,
+        depth,
+    };
+    Workload {
+        name,
+        about,
+        shape,
+        headline: true,
+    }
+}
+
+const fn echo(name: &'static str, about: &'static str, connections: usize) -> Workload {
+    Workload {
+        name,
+        about,
+        shape: Shape::Echo { connections },
+        headline: true,
+    }
+}
+
+/// Every workload, in the order in which they run.
+///
+/// The O_DIRECT rows stand before the hot ones: pages that a hot row leaves in
+/// the page cache would make every direct read look for them first.
+pub const WORKLOADS: &[Workload] = &[
+    direct(
+        "read-direct-4k-d1",
+        "random 4 KiB reads, O_DIRECT, one at a time",
+        4,
+        1,
+    ),
+    direct(
+        "read-direct-4k-d32",
+        "random 4 KiB reads, O_DIRECT, 32 in flight",
+        4,
+        32,
+    ),
+    direct(
+        "read-direct-8k-d32",
+        "random 8 KiB reads, O_DIRECT, 32 in flight",
+        8,
+        32,
+    ),
+    direct(
+        "read-direct-16k-d32",
+        "random 16 KiB reads, O_DIRECT, 32 in flight",
+        16,
+        32,
+    ),
+    direct(
+        "read-direct-32k-d32",
+        "random 32 KiB reads, O_DIRECT, 32 in flight",
+        32,
+        32,
+    ),
+    direct(
+        "read-direct-64k-d32",
+        "random 64 KiB reads, O_DIRECT, 32 in flight",
+        64,
+        32,
+    ),
+    direct(
+        "read-direct-128k-d32",
+        "random 128 KiB reads, O_DIRECT, 32 in flight",
+        128,
+        32,
+    ),
+    hot(
+        "read-hot-1k-d32",
+        "random 1 KiB reads from the page cache, 32 in flight",
+        1,
+        32,
+    ),
+    hot(
+        "read-hot-4k-d32",
+        "random 4 KiB reads from the page cache, 32 in flight",
+        4,
+        32,
+    ),
+    Workload {
+        name: "write-sync-4k-d8",
+        about: "random 4 KiB writes, each followed by fdatasync, 8 such pairs in flight",
+        shape: Shape::WriteSync {
+            block: 4 << 10,
+            depth: 8,
+        },
+        headline: true,
+    },
+    echo("echo-1", "TCP echo of 64 bytes, 1 connection", 1),
+    echo("echo-64", "TCP echo of 64 bytes, 64 connections", 64),
+    echo("echo-256", "TCP echo of 64 bytes, 256 connections", 256),
+];
+
+impl Workload {
+    /// The workload of that exact name.
+    pub fn named(name: &str) -> Option<&'static Workload> {
+        WORKLOADS.iter().find(|workload| workload.name == name)
+    }
+
+    /// Whether it reads or writes a file.
+    pub fn is_file(&self) -> bool {
+        !matches!(self.shape, Shape::Echo { .. })
+    }
+
+    /// Bytes that one op moves, for the column MB/s.
+    pub fn bytes_per_op(&self) -> usize {
+        match self.shape {
+            Shape::Read { block, .. } | Shape::WriteSync { block, .. } => block,
+            Shape::Echo { .. } => ECHO_BYTES,
+        }
+    }
+}
+
+/// The workloads that a comma separated list of names or patterns
+/// (`read-hot-*`) selects, in the order of [`WORKLOADS`]; all when it is `None`.
+pub fn select(list: Option<&str>) -> Result<Vec<&'static Workload>, Error> {
+    let names: Vec<&str> = WORKLOADS.iter().map(|workload| workload.name).collect();
+    let chosen = select::select(&names, list).map_err(|name| Error::UnknownWorkload {
+        name,
+        valid: names.join(", "),
+    })?;
+    Ok(chosen.into_iter().map(|index| &WORKLOADS[index]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_say_the_depth() {
+        for (index, workload) in WORKLOADS.iter().enumerate() {
+            assert_eq!(Workload::named(workload.name), Some(&WORKLOADS[index]));
+            if let Shape::Read { depth, block, .. } = workload.shape {
+                assert!(
+                    workload
+                        .name
+                        .ends_with(&format!("-{}k-d{depth}", block >> 10))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn patterns_select_and_unknown_names_list_the_valid_ones() {
+        let names =
+            |list| select(Some(list)).map(|found| found.iter().map(|w| w.name).collect::<Vec<_>>());
+        assert_eq!(names("echo-*").unwrap(), ["echo-1", "echo-64", "echo-256"]);
+        assert_eq!(names("echo-64,echo-1").unwrap(), ["echo-1", "echo-64"]);
+        let message = names("nope").unwrap_err().to_string();
+        assert!(
+            message.contains("'nope'") && message.contains("read-direct-4k-d1"),
+            "{message}"
+        );
+    }
+}
