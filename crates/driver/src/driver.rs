@@ -1,0 +1,324 @@
+//! The driver: one engine and the table of ops in flight, on one thread.
+//!
+//! A future starts its op here and finds its completion here; the loop calls [`Driver::turn`].
+//! The user's code (wakers, destructors of buffers) runs only while nothing here is borrowed, so
+//! that it may come back in.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::batching::Batching;
+use crate::choice::{Config, EngineName, StartError, start};
+use crate::clock::Instant;
+use crate::engine::{Engine, Submitted, Support, Wait};
+use crate::notify::Notifier;
+use crate::op::{Completion, Handle, Op, Opcode};
+use crate::table::{Finished, Key, Orphan, Table};
+
+/// Ops that complete at submit do so at once only this often between two turns; then their tasks
+/// have to let others run, so that a task whose ops never wait does not keep the core to itself.
+const INLINE_PER_TURN: u32 = 128;
+
+/// How an op went when it was started.
+pub(crate) enum Started {
+    /// It has completed.
+    Done(Completion),
+    /// It is in flight.
+    Pending(Key),
+}
+
+/// One engine and its ops in flight. It belongs to the thread that made it.
+pub struct Driver {
+    inner: RefCell<Inner>,
+    notifier: Arc<Notifier>,
+    engine_name: EngineName,
+    choice: String,
+    wants_nonblocking: bool,
+    shutdown_time_max: Duration,
+}
+
+struct Inner {
+    /// `None` once the driver has shut down.
+    engine: Option<Box<dyn Engine>>,
+    table: Table,
+    batching: Batching,
+    /// Ops that completed at submit since the last turn.
+    inline_count: u32,
+    completed: Vec<(Key, Completion)>,
+    finished: Vec<Finished>,
+}
+
+/// Wakes a driver that waits in [`Driver::turn`], from any thread.
+#[derive(Clone)]
+pub struct Unparker(Arc<Notifier>);
+
+impl Unparker {
+    /// Wakes the driver if it waits. Queue what it should look at before.
+    pub fn unpark(&self) {
+        self.0.notify();
+    }
+}
+
+impl fmt::Debug for Unparker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unparker")
+    }
+}
+
+impl Driver {
+    /// Starts the engine that the configuration asks for.
+    pub fn new(config: &Config) -> Result<Driver, StartError> {
+        let (engine_name, engine, choice) = start(config)?;
+        let inner = Inner {
+            batching: Batching::new(),
+            inline_count: 0,
+            engine: Some(engine),
+            table: Table::new(),
+            completed: Vec::new(),
+            finished: Vec::new(),
+        };
+        let engine = inner.engine.as_ref().expect("set above");
+        Ok(Driver {
+            notifier: engine.notifier().clone(),
+            wants_nonblocking: engine.wants_nonblocking(),
+            inner: RefCell::new(inner),
+            engine_name,
+            choice,
+            shutdown_time_max: config.shutdown_time_max,
+        })
+    }
+
+    /// The engine that runs.
+    pub fn engine(&self) -> EngineName {
+        self.engine_name
+    }
+
+    /// Why this engine runs, in one sentence.
+    pub fn choice(&self) -> &str {
+        &self.choice
+    }
+
+    /// How the engine carries out `opcode` on this machine. `None` after the shutdown.
+    pub fn support(&self, opcode: Opcode) -> Option<Support> {
+        self.inner.borrow().engine.as_ref().map(|engine| engine.support(opcode))
+    }
+
+    /// Ops that were started and have not completed.
+    pub fn in_flight_count(&self) -> usize {
+        self.inner.borrow().table.in_flight_count()
+    }
+
+    /// Threads that the driver has started.
+    pub fn thread_count(&self) -> usize {
+        self.inner.borrow().engine.as_ref().map_or(0, |engine| engine.thread_count())
+    }
+
+    /// What wakes [`Driver::turn`] from another thread.
+    pub fn unparker(&self) -> Unparker {
+        Unparker(self.notifier.clone())
+    }
+
+    pub(crate) fn wants_nonblocking(&self) -> bool {
+        self.wants_nonblocking
+    }
+
+    /// Starts an op. After the shutdown it completes with `-ECANCELED`.
+    ///
+    /// # Safety
+    /// INV-BUF: what the op points at stays in place and untouched until the completion.
+    #[inline]
+    pub(crate) unsafe fn start(&self, op: Op, waker: &Waker) -> Started {
+        let inner = &mut *self.inner.borrow_mut();
+        let Some(engine) = &mut inner.engine else {
+            return Started::Done(Completion::error(libc::ECANCELED));
+        };
+        let key = inner.table.insert(op.is_bounded());
+        // SAFETY: the caller's contract.
+        match unsafe { engine.submit(key, op) } {
+            Submitted::Done(completion) if inner.inline_count < INLINE_PER_TURN => {
+                inner.inline_count += 1;
+                inner.table.remove(key);
+                Started::Done(completion)
+            }
+            Submitted::Done(completion) => {
+                inner.table.complete(key, completion);
+                waker.wake_by_ref();
+                Started::Pending(key)
+            }
+            Submitted::Pending => {
+                // A waker's clone is not to come back in here; that of a task never does.
+                inner.table.set_waker(key, waker.clone());
+                Started::Pending(key)
+            }
+        }
+    }
+
+    /// The completion of `key`, or `waker` is woken when it is there.
+    #[inline]
+    pub(crate) fn take(&self, key: Key, waker: &Waker) -> Option<Completion> {
+        let taken = self.inner.borrow_mut().table.take(key, waker);
+        // The waker that was replaced is dropped with nothing borrowed.
+        taken.ok()
+    }
+
+    /// Asks for `key` to end early.
+    pub(crate) fn cancel(&self, key: Key) {
+        let inner = &mut *self.inner.borrow_mut();
+        if let Some(engine) = &mut inner.engine
+            && inner.table.is_in_flight(key)
+        {
+            engine.cancel(key);
+        }
+    }
+
+    /// The future of `key` is gone: cancels the op, whose memory `orphan` owns from here on.
+    pub(crate) fn abandon(&self, key: Key, orphan: Box<dyn Orphan>) {
+        let mut inner = self.inner.borrow_mut();
+        if inner.engine.is_none() && inner.table.is_in_flight(key) {
+            // The shutdown gave up on this op: the kernel may use its memory for ever.
+            std::mem::forget(orphan);
+            return;
+        }
+        let abandoned = inner.table.abandon(key, orphan);
+        if abandoned.is_err() {
+            let engine = inner.engine.as_mut().expect("checked above: ops in flight");
+            engine.cancel(key);
+        }
+        drop(inner);
+        if let Ok((orphan, completion)) = abandoned {
+            orphan.finish(completion);
+        }
+    }
+
+    /// Submits what was started, waits, and wakes those whose ops completed.
+    ///
+    /// With `wait` it waits until something completes, an [`Unparker`] is used or the deadline
+    /// passes; but not if `has_work` says, after the wait was announced to other threads, that
+    /// there is work by now.
+    pub fn turn(
+        &self,
+        wait: bool,
+        deadline: Option<Instant>,
+        has_work: impl FnOnce() -> bool,
+    ) -> io::Result<()> {
+        let mut borrow = self.inner.borrow_mut();
+        let inner = &mut *borrow;
+        let Some(engine) = &mut inner.engine else { return Ok(()) };
+        let bounded_count = inner.table.bounded_count();
+        let wait = if wait {
+            self.notifier.announce_sleep();
+            if has_work() || engine.has_outcomes() {
+                Wait::No
+            } else {
+                let other_count = inner.table.in_flight_count() - bounded_count;
+                let (batch_count, batch_time) = inner.batching.plan(bounded_count, other_count);
+                Wait::Until { deadline, batch_count, batch_time }
+            }
+        } else {
+            Wait::No
+        };
+        inner.inline_count = 0;
+        let result = engine.turn(wait, &mut inner.completed);
+        self.notifier.announce_awake();
+        for (key, completion) in inner.completed.drain(..) {
+            if let Some(finished) = inner.table.complete(key, completion) {
+                inner.finished.push(finished);
+            }
+        }
+        let bounded_left = inner.table.bounded_count();
+        if bounded_count > 0 {
+            inner.batching.observe(bounded_count - bounded_left, bounded_left);
+        }
+        let mut finished = std::mem::take(&mut inner.finished);
+        drop(borrow);
+        for one in finished.drain(..) {
+            match one {
+                Finished::Wake(Some(waker)) => waker.wake(),
+                Finished::Wake(None) => {}
+                Finished::Orphan(orphan, completion) => orphan.finish(completion),
+            }
+        }
+        self.inner.borrow_mut().finished = finished;
+        result
+    }
+
+    /// Runs a call that blocks on a thread of the driver's pool. A panic must not leave it.
+    pub fn spawn_call(&self, call: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        match &mut self.inner.borrow_mut().engine {
+            Some(engine) => engine.spawn_call(call),
+            None => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
+        }
+    }
+
+    /// `handle` is about to be closed or to leave the driver's care.
+    pub(crate) fn forget(&self, handle: Handle) {
+        if let Some(engine) = &mut self.inner.borrow_mut().engine {
+            engine.forget(handle);
+        }
+    }
+
+    /// Cancels every op, waits for the last completion and ends the engine (INV-EXIT). Futures
+    /// that still exist find their ops completed; whatever is started later is cancelled at once.
+    ///
+    /// Past the configured time it gives up waiting: what the kernel or a thread may still touch
+    /// is then leaked rather than freed. Returns how many ops that were.
+    pub fn shut_down(&self) -> usize {
+        let deadline = crate::clock::now() + self.shutdown_time_max;
+        loop {
+            {
+                let inner = &mut *self.inner.borrow_mut();
+                let Some(engine) = &mut inner.engine else { return 0 };
+                let keys: Vec<Key> = inner.table.in_flight().collect();
+                if keys.is_empty() {
+                    break;
+                }
+                for key in keys {
+                    engine.cancel(key);
+                }
+            }
+            // Destructors that run in a turn may start ops again: those are cancelled too.
+            let before = self.in_flight_count();
+            while self.in_flight_count() > 0 && crate::clock::now() < deadline {
+                if self.turn(true, Some(deadline), || false).is_err() {
+                    break;
+                }
+                if self.in_flight_count() > before {
+                    break;
+                }
+            }
+            if crate::clock::now() >= deadline {
+                break;
+            }
+        }
+        let mut engine = match self.inner.borrow_mut().engine.take() {
+            Some(engine) => engine,
+            None => return 0,
+        };
+        let leaked_count = self.in_flight_count();
+        if !engine.stop(deadline) || leaked_count > 0 {
+            // What is still in flight uses the rings and the orphans' memory.
+            std::mem::forget(engine);
+            self.inner.borrow_mut().table.leak_orphans();
+        }
+        leaked_count
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("engine", &self.engine_name)
+            .field("in_flight_count", &self.in_flight_count())
+            .finish()
+    }
+}

@@ -1,0 +1,89 @@
+//! The engine contract: what a mechanism has to do to carry ops out.
+//!
+//! The methods stand in the same order in every engine's file, so that two engines can be read
+//! side by side. Deliberately not here: who waits for an op (`table`) and who owns its memory
+//! (`future`).
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Instant;
+use crate::notify::Notifier;
+use crate::op::{Completion, Handle, Op, Opcode};
+use crate::table::Key;
+
+pub(crate) mod calls;
+pub(crate) mod uring;
+
+/// How an engine carries out an opcode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// By the engine's own mechanism.
+    Native,
+    /// By a call on the driver's thread that waits for nothing.
+    Inline,
+    /// By a call on a thread of the pool.
+    Offloaded,
+}
+
+/// How a submission went.
+pub(crate) enum Submitted {
+    /// The completion will come out of a turn.
+    Pending,
+    /// The op has completed already.
+    Done(Completion),
+}
+
+/// How long a turn may wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wait {
+    /// Not at all: there is other work.
+    No,
+    /// Until something completes, somebody notifies, or the deadline passes. As long as only
+    /// fewer than `batch_count` completions are there it waits on for them, but no longer than
+    /// `batch_time`.
+    Until { deadline: Option<Instant>, batch_count: usize, batch_time: Duration },
+}
+
+/// A mechanism that carries ops out. One thread uses it.
+pub(crate) trait Engine {
+    /// How this engine carries out `opcode` on this machine.
+    fn support(&self, opcode: Opcode) -> Support;
+
+    /// Takes an op in. It may complete at once, wait to be submitted with others in the next
+    /// turn, or find the queue full, in which case the engine keeps it until there is room.
+    ///
+    /// # Safety
+    /// INV-BUF: what the op points at stays in place and untouched until the completion.
+    unsafe fn submit(&mut self, key: Key, op: Op) -> Submitted;
+
+    /// Asks for `key` to end early. Its completion comes out of a later turn all the same:
+    /// `-ECANCELED`, or the op's own result if it was faster.
+    fn cancel(&mut self, key: Key);
+
+    /// Submits what was taken in, waits as told, and appends what has completed.
+    fn turn(&mut self, wait: Wait, completed: &mut Vec<(Key, Completion)>) -> io::Result<()>;
+
+    /// Whether work waits that was queued by other threads. Asked between the announcement of a
+    /// sleep and the sleep.
+    fn has_outcomes(&self) -> bool;
+
+    /// Runs a call of the user's on a thread of the pool.
+    fn spawn_call(&mut self, call: Box<dyn FnOnce() + Send>) -> io::Result<()>;
+
+    /// Whether sockets are to be in non-blocking mode (`O_NONBLOCK`) for this engine.
+    fn wants_nonblocking(&self) -> bool;
+
+    /// `handle` is about to leave the driver's care: what the engine keeps for it goes.
+    fn forget(&mut self, handle: Handle);
+
+    /// What wakes a turn from another thread.
+    fn notifier(&self) -> &Arc<Notifier>;
+
+    /// Threads that the engine started.
+    fn thread_count(&self) -> usize;
+
+    /// Ends the engine's threads. False if one is still using an op's memory at the deadline.
+    fn stop(&mut self, deadline: Instant) -> bool;
+}

@@ -1,0 +1,321 @@
+//! The `uring` engine: io_uring, interrupt-driven.
+//!
+//! Ops are staged in the submission queue as they come; a turn of the loop makes one system call
+//! that submits them, runs what the kernel deferred and waits. What the kernel at hand has no
+//! opcode for is carried out inline or on the pool.
+//!
+//! A full queue costs an entry, never an op: when even that makes no room, ops and cancels wait in
+//! the backlog, in order.
+
+mod encode;
+mod ring;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use linux_raw_sys::io_uring as sys;
+
+use self::encode::{encode, encode_cancel, encode_poll_always, ring_opcode};
+use self::ring::{Ring, RingWait, Sqe};
+use super::{Engine, Submitted, Support, Wait};
+use crate::attempt::{Attempt, Class, Outcome, attempt};
+use crate::clock::Instant;
+use crate::notify::Notifier;
+use crate::op::{Completion, Handle, Op, Opcode};
+use crate::pool::Pool;
+use crate::table::Key;
+
+/// User data of the poll of the notifier.
+const NOTIFIER: u64 = Key::internal(0);
+/// User data of cancels, whose own results say nothing that the op's does not.
+const CANCEL: u64 = Key::internal(1);
+/// User data of the proof at start-up.
+const PROOF: u64 = Key::internal(2);
+
+pub(crate) struct Uring {
+    ring: Ring,
+    notifier: Arc<Notifier>,
+    pool: Pool,
+    support: [Support; Opcode::ALL.len()],
+    has_poll_first: bool,
+    /// Whether the notifier's poll is armed.
+    is_notifiable: bool,
+    /// What found the submission queue full.
+    backlog: VecDeque<Sqe>,
+    /// Ended outside of a turn; the next one hands them out.
+    ended: Vec<(Key, Completion)>,
+    outcomes: Vec<(Key, Outcome)>,
+}
+
+impl Uring {
+    /// Sets up a ring and proves it with an op that goes through the kernel and back.
+    pub(crate) fn new(entry_count: u32, threads_max: usize, thread_name: &str) -> io::Result<Uring> {
+        let ring = Ring::new(entry_count, (entry_count * 4).max(4096))?;
+        let notifier = Arc::new(Notifier::new()?);
+        let in_kernel = ring.probe();
+        let has = |code: sys::io_uring_op| in_kernel.get(code as usize) == Some(&true);
+        let support = std::array::from_fn(|at| {
+            let opcode = Opcode::ALL[at];
+            match (ring_opcode(opcode), opcode.class()) {
+                (Some(code), _) if has(code) => Support::Native,
+                (_, Class::Instant) => Support::Inline,
+                _ => Support::Offloaded,
+            }
+        });
+        let mut uring = Uring {
+            ring,
+            pool: Pool::new(threads_max, thread_name.to_owned(), notifier.clone()),
+            notifier,
+            support,
+            // Both came with 5.19; before that the flag is refused.
+            has_poll_first: has(sys::io_uring_op::IORING_OP_SOCKET),
+            is_notifiable: false,
+            backlog: VecDeque::new(),
+            ended: Vec::new(),
+            outcomes: Vec::new(),
+        };
+        uring.prove()?;
+        Ok(uring)
+    }
+
+    /// Set-up may succeed where entering is denied: only a round trip shows.
+    fn prove(&mut self) -> io::Result<()> {
+        let mut sqe = encode(&Op::Nop {}, false);
+        sqe.user_data = PROOF;
+        // SAFETY: a nop points at nothing.
+        unsafe { self.ring.push(sqe) };
+        let timeout = Some(Duration::from_secs(5));
+        self.ring.enter_and_wait(&RingWait { count: 1, batch_time: Duration::ZERO, timeout })?;
+        let cqe = self.ring.pop();
+        self.ring.release_popped();
+        match cqe {
+            Some(cqe) if cqe.user_data == PROOF && cqe.result == 0 => Ok(()),
+            Some(cqe) => Err(io::Error::from_raw_os_error(-cqe.result)),
+            None => Err(io::Error::from_raw_os_error(libc::ETIME)),
+        }
+    }
+
+    /// Stages an entry, or keeps it if there is no room even after an entry into the kernel.
+    ///
+    /// # Safety
+    /// INV-BUF for what the entry points at.
+    #[inline]
+    unsafe fn stage(&mut self, sqe: Sqe) {
+        // SAFETY: the caller's contract.
+        if !self.backlog.is_empty() || !unsafe { self.ring.push(sqe) } {
+            self.stage_full(sqe);
+        }
+    }
+
+    #[cold]
+    fn stage_full(&mut self, sqe: Sqe) {
+        self.backlog.push_back(sqe);
+        // An error here (EBUSY: completions first) leaves the backlog to the next turn.
+        if self.ring.enter().is_ok() {
+            self.move_backlog();
+        }
+    }
+
+    fn move_backlog(&mut self) {
+        while let Some(&sqe) = self.backlog.front() {
+            // SAFETY: INV-BUF, promised to `stage`.
+            if !unsafe { self.ring.push(sqe) } {
+                return;
+            }
+            self.backlog.pop_front();
+        }
+    }
+
+    /// Carries out what the ring has no opcode for.
+    ///
+    /// # Safety
+    /// As for `submit`.
+    #[cold]
+    unsafe fn submit_aside(&mut self, key: Key, op: Op, support: Support) -> Submitted {
+        if support == Support::Offloaded {
+            // SAFETY: the caller's contract.
+            unsafe { self.pool.stage(key, op, Attempt::MayBlock) };
+            return Submitted::Pending;
+        }
+        // SAFETY: the caller's contract.
+        let Outcome::Done(completion) = (unsafe { attempt(&op, Attempt::MayBlock) }) else {
+            unreachable!("instant ops do not wait")
+        };
+        if let Op::Socket { .. } = op
+            && completion.result >= 0
+        {
+            // The ring waits by itself; with O_NONBLOCK it would not.
+            crate::handle::set_nonblocking(completion.result, false);
+        }
+        Submitted::Done(completion)
+    }
+
+    /// Keeps a poll of the notifier armed while the driver waits.
+    fn arm_notifier(&mut self) {
+        if !self.is_notifiable {
+            self.is_notifiable = true;
+            let mut sqe = encode_poll_always(self.notifier.fd());
+            sqe.user_data = NOTIFIER;
+            // SAFETY: a poll points at nothing.
+            unsafe { self.stage(sqe) };
+        }
+    }
+
+    /// Takes the completions out of the queue.
+    fn reap(&mut self, completed: &mut Vec<(Key, Completion)>) {
+        while let Some(cqe) = self.ring.pop() {
+            let Some(key) = Key::from_user_data(cqe.user_data) else {
+                if cqe.user_data == NOTIFIER && cqe.flags & sys::IORING_CQE_F_MORE == 0 {
+                    self.notifier.clear();
+                    self.is_notifiable = false;
+                }
+                continue;
+            };
+            let flags = if cqe.flags & sys::IORING_CQE_F_SOCK_NONEMPTY != 0 {
+                Completion::MORE_DATA
+            } else {
+                0
+            };
+            completed.push((key, Completion { result: cqe.result, flags }));
+        }
+        self.ring.release_popped();
+    }
+
+    fn take_outcomes(&mut self) {
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        self.pool.take_outcomes(&mut outcomes);
+        for (key, outcome) in outcomes.drain(..) {
+            let Outcome::Done(completion) = outcome else {
+                unreachable!("what is offloaded may block")
+            };
+            self.ended.push((key, completion));
+        }
+        self.outcomes = outcomes;
+    }
+
+    /// Enters the kernel, for as long as `wait` says.
+    fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        let idle = self.ended.is_empty() && !self.ring.has_completions();
+        let Wait::Until { deadline, batch_count, batch_time } = wait else {
+            return self.enter_now();
+        };
+        let timeout = deadline.map(|at| at.saturating_duration_since(crate::clock::now()));
+        if !idle || timeout == Some(Duration::ZERO) || !self.backlog.is_empty() {
+            return self.enter_now();
+        }
+        let one = RingWait { count: 1, batch_time: Duration::ZERO, timeout };
+        if batch_count <= 1 || timeout.is_some_and(|timeout| timeout <= batch_time) {
+            return self.ring.enter_and_wait(&one);
+        }
+        let count = u32::try_from(batch_count).unwrap_or(u32::MAX);
+        if self.ring.has_min_wait() {
+            return self.ring.enter_and_wait(&RingWait { count, batch_time, timeout });
+        }
+        let short = RingWait { count, batch_time: Duration::ZERO, timeout: Some(batch_time) };
+        self.ring.enter_and_wait(&short)?;
+        if self.ring.has_completions() {
+            return Ok(());
+        }
+        self.ring.enter_and_wait(&one)
+    }
+
+    /// Enters only if there is something to hand over or to run.
+    fn enter_now(&mut self) -> io::Result<()> {
+        if self.ring.staged_count() > 0 || self.ring.needs_entry() {
+            self.ring.enter()?;
+        }
+        Ok(())
+    }
+}
+
+impl Engine for Uring {
+    fn support(&self, opcode: Opcode) -> Support {
+        self.support[opcode as usize]
+    }
+
+    #[inline]
+    unsafe fn submit(&mut self, key: Key, op: Op) -> Submitted {
+        let support = self.support[op.opcode() as usize];
+        if support != Support::Native {
+            // SAFETY: the caller's contract.
+            return unsafe { self.submit_aside(key, op, support) };
+        }
+        let mut sqe = encode(&op, self.has_poll_first);
+        sqe.user_data = key.to_user_data();
+        // SAFETY: the caller's contract.
+        unsafe { self.stage(sqe) };
+        Submitted::Pending
+    }
+
+    fn cancel(&mut self, key: Key) {
+        let user_data = key.to_user_data();
+        if let Some(at) = self.backlog.iter().position(|sqe| sqe.user_data == user_data) {
+            self.backlog.remove(at);
+            self.ended.push((key, Completion::error(libc::ECANCELED)));
+            return;
+        }
+        if self.pool.outstanding_count() > 0 && self.pool.cancel(key) {
+            self.ended.push((key, Completion::error(libc::ECANCELED)));
+            return;
+        }
+        let mut sqe = encode_cancel(user_data);
+        sqe.user_data = CANCEL;
+        if self.ring.has_skip_success() {
+            sqe.flags = 1 << (sys::io_uring_sqe_flags_bit::IOSQE_CQE_SKIP_SUCCESS_BIT as u8);
+        }
+        // SAFETY: a cancel points at nothing.
+        unsafe { self.stage(sqe) };
+    }
+
+    fn turn(&mut self, wait: Wait, completed: &mut Vec<(Key, Completion)>) -> io::Result<()> {
+        self.pool.flush()?;
+        self.take_outcomes();
+        self.move_backlog();
+        if matches!(wait, Wait::Until { .. }) {
+            self.arm_notifier();
+        }
+        match self.enter(wait) {
+            Ok(()) => {}
+            // No room for completions, or no memory for a request just now: what is there has
+            // to be taken first, and the rest is submitted next turn.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => {}
+            Err(error) => return Err(error),
+        }
+        self.reap(completed);
+        while self.ring.has_overflow() {
+            self.ring.enter()?;
+            self.reap(completed);
+        }
+        self.take_outcomes();
+        completed.append(&mut self.ended);
+        Ok(())
+    }
+
+    fn has_outcomes(&self) -> bool {
+        !self.pool.is_behind()
+    }
+
+    fn spawn_call(&mut self, call: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        self.pool.call(call)
+    }
+
+    fn wants_nonblocking(&self) -> bool {
+        false
+    }
+
+    fn forget(&mut self, _handle: Handle) {}
+
+    fn notifier(&self) -> &Arc<Notifier> {
+        &self.notifier
+    }
+
+    fn thread_count(&self) -> usize {
+        self.pool.thread_count()
+    }
+
+    fn stop(&mut self, deadline: Instant) -> bool {
+        self.pool.stop(deadline)
+    }
+}

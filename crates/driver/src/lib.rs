@@ -1,0 +1,35 @@
+//! Operations as plain data with ring semantics, carried out by a choice of Linux I/O engines.
+//!
+//! This crate is the lower half of Omniring: the op vocabulary, owned buffers, the table of ops
+//! in flight, and the engines. It knows of wakers but of no tasks; the crate `omniring` has the
+//! runtime.
+//!
+//! # Invariants
+//! - INV-BUF: whatever memory the kernel or a thread may touch stays in place and alive until the
+//!   op's final completion.
+//! - INV-ORPHAN: a dropped future cancels its op; what the op still yields is disposed of.
+//! - INV-EXIT: a driver ends only after the last completion; past a deadline it leaks.
+//! - INV-PARITY: the same program sees the same results, errors, cancellation and end of file on
+//!   every engine.
+
+pub mod addr;
+mod attempt;
+mod batching;
+pub mod buf;
+mod choice;
+pub mod clock;
+mod driver;
+mod engine;
+mod future;
+mod handle;
+mod notify;
+pub mod op;
+pub mod ops;
+mod pool;
+mod table;
+
+pub use choice::{Config, ENGINE_VARIABLE, EngineName, StartError, UnknownEngine};
+pub use driver::{Driver, Unparker};
+pub use engine::Support;
+pub use future::{OpFuture, Operation};
+pub use handle::SharedHandle;

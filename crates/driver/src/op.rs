@@ -1,0 +1,208 @@
+//! The op: one I/O operation as plain data.
+//!
+//! [`Op`] is a closed enum, so that a `match` in an engine names every op the engine forgot. It
+//! owns nothing: what its pointers point at is kept alive by the in-flight table (INV-BUF).
+//! Deliberately not here: how an op is carried out (`attempt`, `engine`) and who owns its buffers
+//! (`ops`).
+
+use std::os::fd::RawFd;
+
+use libc::{c_char, c_int, c_uint, c_void, iovec, mode_t, msghdr, off_t, sockaddr, socklen_t};
+
+/// What an op acts on. Today always a file descriptor of the process; direct descriptors of a
+/// ring and virtual handles of an engine will be further kinds behind the same type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Handle(RawFd);
+
+impl Handle {
+    /// The current directory, where a path op wants a directory (`AT_FDCWD`).
+    pub const CURRENT_DIR: Handle = Handle(libc::AT_FDCWD);
+
+    /// The handle of a file descriptor of this process.
+    pub const fn from_fd(fd: RawFd) -> Handle {
+        Handle(fd)
+    }
+
+    /// The file descriptor behind this handle.
+    pub const fn fd(self) -> RawFd {
+        self.0
+    }
+}
+
+/// Where in a file a read or write happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// At this offset in bytes. Objects without offsets (pipes, sockets, terminals) ignore it,
+    /// on every engine, as io_uring does.
+    At(u64),
+    /// At the file's own cursor, which moves; the only position of a pipe or socket.
+    Cursor,
+}
+
+impl Position {
+    /// As the kernel's signed offset, where -1 means the cursor.
+    pub(crate) fn offset(self) -> off_t {
+        match self {
+            // Offsets past i64::MAX become negative and are refused by the kernel with EINVAL.
+            // -1 alone must not turn into "cursor".
+            Position::At(u64::MAX) => i64::MIN,
+            Position::At(offset) => offset as off_t,
+            Position::Cursor => -1,
+        }
+    }
+}
+
+macro_rules! ops {
+    ($( $(#[$doc:meta])* $name:ident { $( $field:ident : $kind:ty ),* $(,)? } )*) => {
+        /// One operation as plain data. The result of each is what its system call returns, or
+        /// a negative errno; the man page named at each has the details.
+        #[derive(Clone, Copy, Debug)]
+        #[expect(missing_docs, reason = "the fields are the arguments of the named call")]
+        pub enum Op {
+            $( $(#[$doc])* $name { $( $field: $kind ),* }, )*
+        }
+
+        /// The kind of an [`Op`], without its arguments.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Opcode {
+            $( $(#[$doc])* $name, )*
+        }
+
+        impl Opcode {
+            /// Every opcode, in the order of [`Op`].
+            pub const ALL: &'static [Opcode] = &[ $( Opcode::$name ),* ];
+
+            /// The opcode's name, as the op table of the documentation prints it.
+            pub fn name(self) -> &'static str {
+                match self { $( Opcode::$name => stringify!($name) ),* }
+            }
+        }
+
+        impl Op {
+            /// The kind of this op.
+            pub fn opcode(&self) -> Opcode {
+                match self { $( Op::$name { .. } => Opcode::$name ),* }
+            }
+        }
+    };
+}
+
+ops! {
+    /// Does nothing and completes with 0.
+    Nop {}
+    /// `pread(2)` or `read(2)`: bytes read, 0 at the end of the file.
+    Read { handle: Handle, buf: *mut u8, len: u32, position: Position }
+    /// `pwrite(2)` or `write(2)`: bytes written.
+    Write { handle: Handle, buf: *const u8, len: u32, position: Position }
+    /// `preadv(2)`: as `Read`, into several buffers.
+    ReadVectored { handle: Handle, iov: *const iovec, count: u32, position: Position }
+    /// `pwritev(2)`: as `Write`, from several buffers.
+    WriteVectored { handle: Handle, iov: *const iovec, count: u32, position: Position }
+    /// `fsync(2)`, or `fdatasync(2)` where `data_only`.
+    Fsync { handle: Handle, data_only: bool }
+    /// `openat(2)`: the new file descriptor. `O_CLOEXEC` is always set.
+    Open { dir: Handle, path: *const c_char, flags: c_int, mode: mode_t }
+    /// `close(2)`.
+    Close { handle: Handle }
+    /// `statx(2)` into `out`.
+    Stat { dir: Handle, path: *const c_char, flags: c_int, mask: c_uint, out: *mut libc::statx }
+    /// `fallocate(2)`.
+    Allocate { handle: Handle, mode: c_int, offset: u64, len: u64 }
+    /// `ftruncate(2)`.
+    Truncate { handle: Handle, len: u64 }
+    /// `renameat2(2)`.
+    Rename { from_dir: Handle, from: *const c_char, to_dir: Handle, to: *const c_char, flags: c_uint }
+    /// `unlinkat(2)`; with `AT_REMOVEDIR` in `flags`, `rmdir(2)`.
+    Unlink { dir: Handle, path: *const c_char, flags: c_int }
+    /// `mkdirat(2)`.
+    MakeDir { dir: Handle, path: *const c_char, mode: mode_t }
+    /// `linkat(2)`.
+    Link { from_dir: Handle, from: *const c_char, to_dir: Handle, to: *const c_char, flags: c_int }
+    /// `symlinkat(2)`: `path` becomes a symbolic link to `target`.
+    Symlink { target: *const c_char, dir: Handle, path: *const c_char }
+    /// `getdents64(2)`: bytes of directory entries written to `buf`, 0 at the end.
+    ReadDir { handle: Handle, buf: *mut u8, len: u32 }
+    /// `socket(2)`: the new file descriptor.
+    Socket { domain: c_int, kind: c_int, protocol: c_int }
+    /// `bind(2)`.
+    Bind { handle: Handle, addr: *const sockaddr, addr_len: socklen_t }
+    /// `listen(2)`.
+    Listen { handle: Handle, backlog: c_int }
+    /// `setsockopt(2)`.
+    SetOption { handle: Handle, level: c_int, name: c_int, value: *const c_void, len: socklen_t }
+    /// `getsockopt(2)`.
+    GetOption { handle: Handle, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t }
+    /// `accept4(2)`: the new file descriptor.
+    Accept { handle: Handle, addr: *mut sockaddr, addr_len: *mut socklen_t }
+    /// `connect(2)`, until the connection stands or failed.
+    Connect { handle: Handle, addr: *const sockaddr, addr_len: socklen_t }
+    /// `recv(2)`: bytes received, 0 at the end of the stream. `expect_empty` is a hint that the
+    /// socket has no data yet, so that an engine may wait before it tries.
+    Recv { handle: Handle, buf: *mut u8, len: u32, flags: c_int, expect_empty: bool }
+    /// `send(2)`: bytes sent. `MSG_NOSIGNAL` is always set.
+    Send { handle: Handle, buf: *const u8, len: u32, flags: c_int }
+    /// `recvmsg(2)`.
+    RecvMsg { handle: Handle, msg: *mut msghdr, flags: c_int }
+    /// `sendmsg(2)`. `MSG_NOSIGNAL` is always set.
+    SendMsg { handle: Handle, msg: *const msghdr, flags: c_int }
+    /// `shutdown(2)`.
+    Shutdown { handle: Handle, how: c_int }
+    /// `poll(2)` of one handle: the events that are ready, of those asked for and `POLLERR`,
+    /// `POLLHUP`.
+    Poll { handle: Handle, events: i16 }
+    /// `splice(2)`: bytes moved, 0 at the end of the input. An offset of -1 is the cursor.
+    Splice { from: Handle, from_offset: i64, to: Handle, to_offset: i64, len: u32, flags: c_uint }
+    /// Completes with `-ETIME` this long after it was started.
+    Timeout { after: *const libc::timespec }
+}
+
+// SAFETY: an op is plain data; its pointers are used by whichever thread carries the op out, and
+// INV-BUF keeps what they point at in place and untouched by anyone else until the completion.
+unsafe impl Send for Op {}
+
+impl Op {
+    /// Whether the op ends within the time of a storage device, rather than when a peer acts.
+    /// Only such ops are worth waiting for in batches.
+    pub(crate) fn is_bounded(&self) -> bool {
+        match self {
+            Op::Read { position, .. }
+            | Op::Write { position, .. }
+            | Op::ReadVectored { position, .. }
+            | Op::WriteVectored { position, .. } => matches!(position, Position::At(_)),
+            _ => false,
+        }
+    }
+}
+
+/// How an op ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// What the system call returned, or a negative errno.
+    pub result: i32,
+    /// [`Completion::MORE_DATA`] or 0.
+    pub flags: u32,
+}
+
+impl Completion {
+    /// A receive left data in the socket: the next one need not wait.
+    pub const MORE_DATA: u32 = 1;
+
+    /// A completion without flags.
+    pub const fn new(result: i32) -> Completion {
+        Completion { result, flags: 0 }
+    }
+
+    /// A completion that says how the system call failed.
+    pub(crate) const fn error(errno: c_int) -> Completion {
+        Completion::new(-errno)
+    }
+
+    /// The result as `std::io` has it.
+    pub fn into_result(self) -> std::io::Result<u32> {
+        if self.result < 0 {
+            Err(std::io::Error::from_raw_os_error(-self.result))
+        } else {
+            Ok(self.result as u32)
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! Operations on open files, pipes and directories.
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use libc::iovec;
+
+use super::{count, op_len, unit};
+use crate::buf::{IoBuf, IoBufMut};
+use crate::driver::Driver;
+use crate::future::{OpFuture, Operation};
+use crate::handle::{SharedHandle, owned_fd};
+use crate::op::{Completion, Handle, Op, Position};
+
+/// `iovec`s in one call at most (`UIO_MAXIOV`); more buffers are used in part.
+pub(super) const IOV_MAX: usize = 1024;
+
+/// See [`nop`].
+pub struct Nop(());
+
+// SAFETY: no pointers.
+unsafe impl Operation for Nop {
+    type Output = io::Result<()>;
+
+    fn prepare(&mut self) -> Op {
+        Op::Nop {}
+    }
+
+    fn complete(self, _: &Rc<Driver>, completion: Completion) -> io::Result<()> {
+        unit(completion)
+    }
+}
+
+/// Goes through the driver and back.
+pub fn nop(driver: &Rc<Driver>) -> OpFuture<Nop> {
+    OpFuture::new(driver, Nop(()))
+}
+
+/// See [`read`].
+pub struct Read<B> {
+    handle: SharedHandle,
+    buf: B,
+    position: Position,
+}
+
+// SAFETY: the buffer's memory is where IoBufMut promises, and the operation owns it.
+unsafe impl<B: IoBufMut> Operation for Read<B> {
+    type Output = (io::Result<usize>, B);
+
+    #[inline]
+    fn prepare(&mut self) -> Op {
+        Op::Read {
+            handle: self.handle.handle(),
+            buf: self.buf.as_mut_ptr(),
+            len: op_len(self.buf.capacity()),
+            position: self.position,
+        }
+    }
+
+    #[inline]
+    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+        filled(count(completion), self.buf)
+    }
+}
+
+/// A buffer after an op wrote to it.
+#[inline]
+pub(super) fn filled<B: IoBufMut>(
+    result: io::Result<usize>,
+    mut buf: B,
+) -> (io::Result<usize>, B) {
+    if let Ok(count) = result {
+        // SAFETY: the kernel wrote so many bytes, which is at most what it was offered.
+        unsafe { buf.set_filled(count.min(buf.capacity())) };
+    }
+    (result, buf)
+}
+
+/// Reads into `buf`, up to its capacity: the bytes read, 0 at the end of the file.
+pub fn read<B: IoBufMut>(
+    handle: &SharedHandle,
+    buf: B,
+    position: Position,
+) -> OpFuture<Read<B>> {
+    OpFuture::new(handle.driver(), Read { handle: handle.clone(), buf, position })
+}
+
+/// See [`write`].
+pub struct Write<B> {
+    handle: SharedHandle,
+    buf: B,
+    position: Position,
+}
+
+// SAFETY: the buffer's memory is where IoBuf promises, and the operation owns it.
+unsafe impl<B: IoBuf> Operation for Write<B> {
+    type Output = (io::Result<usize>, B);
+
+    #[inline]
+    fn prepare(&mut self) -> Op {
+        Op::Write {
+            handle: self.handle.handle(),
+            buf: self.buf.as_ptr(),
+            len: op_len(self.buf.len()),
+            position: self.position,
+        }
+    }
+
+    #[inline]
+    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+        (count(completion), self.buf)
+    }
+}
+
+/// Writes the initialised bytes of `buf`: the bytes written, which may be fewer.
+pub fn write<B: IoBuf>(handle: &SharedHandle, buf: B, position: Position) -> OpFuture<Write<B>> {
+    OpFuture::new(handle.driver(), Write { handle: handle.clone(), buf, position })
+}
+
+/// See [`read_vectored`].
+pub struct ReadVectored<B> {
+    handle: SharedHandle,
+    bufs: Vec<B>,
+    iov: Vec<iovec>,
+    position: Position,
+}
+
+// SAFETY: the buffers' memory is where IoBufMut promises, the iovecs are on the heap, and the
+// operation owns both.
+unsafe impl<B: IoBufMut> Operation for ReadVectored<B> {
+    type Output = (io::Result<usize>, Vec<B>);
+
+    fn prepare(&mut self) -> Op {
+        self.iov = self.bufs.iter_mut().take(IOV_MAX).map(iovec_mut).collect();
+        Op::ReadVectored {
+            handle: self.handle.handle(),
+            iov: self.iov.as_ptr(),
+            count: self.iov.len() as u32,
+            position: self.position,
+        }
+    }
+
+    fn complete(mut self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+        let result = count(completion);
+        if let Ok(count) = result {
+            fill_in_order(&mut self.bufs, count);
+        }
+        (result, self.bufs)
+    }
+}
+
+pub(super) fn iovec_mut<B: IoBufMut>(buf: &mut B) -> iovec {
+    iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.capacity() }
+}
+
+pub(super) fn iovec_ref<B: IoBuf>(buf: &B) -> iovec {
+    iovec { iov_base: buf.as_ptr().cast_mut().cast(), iov_len: buf.len() }
+}
+
+/// Tells the buffers of a vectored read what arrived in each.
+pub(super) fn fill_in_order<B: IoBufMut>(bufs: &mut [B], mut count: usize) {
+    for buf in bufs {
+        let part = count.min(buf.capacity());
+        // SAFETY: the kernel fills the buffers in order, each to its capacity.
+        unsafe { buf.set_filled(part) };
+        count -= part;
+    }
+}
+
+/// Reads into several buffers in order: the bytes read in all.
+pub fn read_vectored<B: IoBufMut>(
+    handle: &SharedHandle,
+    bufs: Vec<B>,
+    position: Position,
+) -> OpFuture<ReadVectored<B>> {
+    let operation = ReadVectored { handle: handle.clone(), bufs, iov: Vec::new(), position };
+    OpFuture::new(handle.driver(), operation)
+}
+
+/// See [`write_vectored`].
+pub struct WriteVectored<B> {
+    handle: SharedHandle,
+    bufs: Vec<B>,
+    iov: Vec<iovec>,
+    position: Position,
+}
+
+// SAFETY: as for ReadVectored.
+unsafe impl<B: IoBuf> Operation for WriteVectored<B> {
+    type Output = (io::Result<usize>, Vec<B>);
+
+    fn prepare(&mut self) -> Op {
+        self.iov = self.bufs.iter().take(IOV_MAX).map(iovec_ref).collect();
+        Op::WriteVectored {
+            handle: self.handle.handle(),
+            iov: self.iov.as_ptr(),
+            count: self.iov.len() as u32,
+            position: self.position,
+        }
+    }
+
+    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+        (count(completion), self.bufs)
+    }
+}
+
+/// Writes several buffers in order: the bytes written in all, which may be fewer.
+pub fn write_vectored<B: IoBuf>(
+    handle: &SharedHandle,
+    bufs: Vec<B>,
+    position: Position,
+) -> OpFuture<WriteVectored<B>> {
+    let operation = WriteVectored { handle: handle.clone(), bufs, iov: Vec::new(), position };
+    OpFuture::new(handle.driver(), operation)
+}
+
+/// An operation on one handle without memory of its own: see the functions that return it.
+pub struct OnHandle {
+    handle: SharedHandle,
+    op: fn(Handle, [u64; 3]) -> Op,
+    arguments: [u64; 3],
+}
+
+// SAFETY: the ops that the functions below build have no pointers.
+unsafe impl Operation for OnHandle {
+    type Output = io::Result<u32>;
+
+    fn prepare(&mut self) -> Op {
+        (self.op)(self.handle.handle(), self.arguments)
+    }
+
+    fn complete(self, _: &Rc<Driver>, completion: Completion) -> io::Result<u32> {
+        completion.into_result()
+    }
+}
+
+pub(super) fn on_handle(
+    handle: &SharedHandle,
+    op: fn(Handle, [u64; 3]) -> Op,
+    arguments: [u64; 3],
+) -> OpFuture<OnHandle> {
+    OpFuture::new(handle.driver(), OnHandle { handle: handle.clone(), op, arguments })
+}
+
+/// Makes what was written durable: data and metadata, or with `data_only` just what is needed to
+/// read the data back. Yields 0.
+pub fn fsync(handle: &SharedHandle, data_only: bool) -> OpFuture<OnHandle> {
+    on_handle(
+        handle,
+        |handle, [data_only, ..]| Op::Fsync { handle, data_only: data_only != 0 },
+        [data_only.into(), 0, 0],
+    )
+}
+
+/// Allocates, or with a `mode` of `fallocate(2)` frees, `len` bytes from `offset` on. Yields 0.
+pub fn allocate(handle: &SharedHandle, mode: c_int, offset: u64, len: u64) -> OpFuture<OnHandle> {
+    on_handle(
+        handle,
+        |handle, [mode, offset, len]| Op::Allocate { handle, mode: mode as c_int, offset, len },
+        [mode as u64, offset, len],
+    )
+}
+
+/// Makes the file `len` bytes long. Yields 0.
+pub fn truncate(handle: &SharedHandle, len: u64) -> OpFuture<OnHandle> {
+    on_handle(handle, |handle, [len, ..]| Op::Truncate { handle, len }, [len, 0, 0])
+}
+
+/// Waits for some of `events` (`POLLIN` and so on), for an error or a hang-up: yields what is
+/// ready.
+pub fn poll(handle: &SharedHandle, events: i16) -> OpFuture<OnHandle> {
+    on_handle(
+        handle,
+        |handle, [events, ..]| Op::Poll { handle, events: events as i16 },
+        [events as u64, 0, 0],
+    )
+}
+
+/// See [`splice`].
+pub struct Splice {
+    from: SharedHandle,
+    from_offset: Option<u64>,
+    to: SharedHandle,
+    to_offset: Option<u64>,
+    len: u32,
+}
+
+// SAFETY: no pointers.
+unsafe impl Operation for Splice {
+    type Output = io::Result<usize>;
+
+    fn prepare(&mut self) -> Op {
+        let offset = |offset: Option<u64>| {
+            offset.map_or(Position::Cursor, Position::At).offset()
+        };
+        Op::Splice {
+            from: self.from.handle(),
+            from_offset: offset(self.from_offset),
+            to: self.to.handle(),
+            to_offset: offset(self.to_offset),
+            len: self.len,
+            flags: 0,
+        }
+    }
+
+    fn complete(self, _: &Rc<Driver>, completion: Completion) -> io::Result<usize> {
+        count(completion)
+    }
+}
+
+/// Moves up to `len` bytes, one side of which is a pipe, without copying them to user memory: the
+/// bytes moved, 0 at the end of the input. An offset of `None` is the file's cursor, and the only
+/// choice for pipes and sockets.
+pub fn splice(
+    from: &SharedHandle,
+    from_offset: Option<u64>,
+    to: &SharedHandle,
+    to_offset: Option<u64>,
+    len: usize,
+) -> OpFuture<Splice> {
+    let len = op_len(len);
+    let operation = Splice { from: from.clone(), from_offset, to: to.clone(), to_offset, len };
+    OpFuture::new(from.driver(), operation)
+}
+
+/// See [`close`].
+pub struct Close {
+    /// Until the op is prepared.
+    fd: Option<OwnedFd>,
+    /// From then on: the kernel's to close.
+    submitted: RawFd,
+}
+
+impl Close {
+    /// An op that was cancelled before it was carried out leaves the descriptor to us.
+    fn close_if_cancelled(&self, completion: Completion) -> bool {
+        let cancelled = completion.result == -libc::ECANCELED;
+        if cancelled && self.submitted >= 0 {
+            drop(owned_fd(self.submitted as u32));
+        }
+        cancelled
+    }
+}
+
+// SAFETY: no pointers.
+unsafe impl Operation for Close {
+    type Output = io::Result<()>;
+
+    fn prepare(&mut self) -> Op {
+        self.submitted = self.fd.take().expect("prepared once").into_raw_fd();
+        Op::Close { handle: Handle::from_fd(self.submitted) }
+    }
+
+    fn complete(self, _: &Rc<Driver>, completion: Completion) -> io::Result<()> {
+        if self.close_if_cancelled(completion) { Ok(()) } else { unit(completion) }
+    }
+
+    fn discard(self, completion: Completion) {
+        self.close_if_cancelled(completion);
+    }
+}
+
+/// Closes a descriptor, with the error that dropping it would hide. It is closed in any case,
+/// even if the future is dropped.
+pub fn close(driver: &Rc<Driver>, fd: OwnedFd) -> OpFuture<Close> {
+    OpFuture::new(driver, Close { fd: Some(fd), submitted: -1 })
+}
+
+/// See [`read_dir`].
+pub struct ReadDir {
+    handle: SharedHandle,
+    buf: Vec<u8>,
+}
+
+// SAFETY: the buffer is on the heap and the operation owns it.
+unsafe impl Operation for ReadDir {
+    type Output = (io::Result<usize>, Vec<u8>);
+
+    fn prepare(&mut self) -> Op {
+        Op::ReadDir {
+            handle: self.handle.handle(),
+            buf: self.buf.as_mut_ptr(),
+            len: op_len(self.buf.capacity()),
+        }
+    }
+
+    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+        filled(count(completion), self.buf)
+    }
+}
+
+/// Reads directory entries, as `getdents64(2)` lays them out, into the capacity of `buf`: the
+/// bytes written, 0 after the last entry.
+pub fn read_dir(handle: &SharedHandle, buf: Vec<u8>) -> OpFuture<ReadDir> {
+    OpFuture::new(handle.driver(), ReadDir { handle: handle.clone(), buf })
+}
+
+/// See [`timeout`].
+pub struct Timeout(Box<libc::timespec>);
+
+// SAFETY: the time is on the heap and the operation owns it.
+unsafe impl Operation for Timeout {
+    type Output = io::Result<()>;
+
+    fn prepare(&mut self) -> Op {
+        Op::Timeout { after: &raw const *self.0 }
+    }
+
+    fn complete(self, _: &Rc<Driver>, completion: Completion) -> io::Result<()> {
+        match completion.result {
+            result if result == -libc::ETIME => Ok(()),
+            _ => unit(completion),
+        }
+    }
+}
+
+/// Completes after this time, as an op of the engine's. A runtime's own timers are cheaper.
+pub fn timeout(driver: &Rc<Driver>, after: std::time::Duration) -> OpFuture<Timeout> {
+    let timespec = libc::timespec {
+        tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: after.subsec_nanos().into(),
+    };
+    OpFuture::new(driver, Timeout(Box::new(timespec)))
+}

@@ -1,0 +1,408 @@
+//! Operations on sockets.
+
+use std::ffi::c_int;
+use std::io;
+use std::mem::zeroed;
+use std::rc::Rc;
+
+use libc::{iovec, msghdr, socklen_t};
+
+use super::file::{OnHandle, filled, fill_in_order, iovec_mut, iovec_ref, on_handle};
+use super::path::{close_unwanted, handle_of};
+use super::{count, op_len, unit};
+use crate::addr::RawAddr;
+use crate::buf::{IoBuf, IoBufMut};
+use crate::driver::Driver;
+use crate::future::{OpFuture, Operation};
+use crate::handle::SharedHandle;
+use crate::op::{Completion, Op};
+
+/// See [`socket`].
+pub struct Socket {
+    domain: c_int,
+    kind: c_int,
+    protocol: c_int,
+}
+
+// SAFETY: no pointers.
+unsafe impl Operation for Socket {
+    type Output = io::Result<SharedHandle>;
+
+    fn prepare(&mut self) -> Op {
+        let Socket { domain, kind, protocol } = *self;
+        Op::Socket { domain, kind, protocol }
+    }
+
+    fn complete(self, driver: &Rc<Driver>, completion: Completion) -> Self::Output {
+        handle_of(driver, completion)
+    }
+
+    fn discard(self, completion: Completion) {
+        close_unwanted(completion);
+    }
+}
+
+/// Makes a socket. `SOCK_CLOEXEC` is always set; `SOCK_NONBLOCK` is the engine's business.
+pub fn socket(
+    driver: &Rc<Driver>,
+    domain: c_int,
+    kind: c_int,
+    protocol: c_int,
+) -> OpFuture<Socket> {
+    OpFuture::new(driver, Socket { domain, kind, protocol })
+}
+
+/// An operation on a socket that takes an address: see [`bind`] and [`connect`].
+pub struct OnAddress {
+    handle: SharedHandle,
+    addr: Box<RawAddr>,
+    is_bind: bool,
+}
+
+// SAFETY: the address is on the heap and the operation owns it.
+unsafe impl Operation for OnAddress {
+    type Output = io::Result<()>;
+
+    fn prepare(&mut self) -> Op {
+        let (handle, addr, addr_len) =
+            (self.handle.handle(), self.addr.as_ptr(), self.addr.len());
+        if self.is_bind {
+            Op::Bind { handle, addr, addr_len }
+        } else {
+            Op::Connect { handle, addr, addr_len }
+        }
+    }
+
+    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+        unit(completion)
+    }
+}
+
+/// Gives a socket its own address.
+pub fn bind(handle: &SharedHandle, addr: RawAddr) -> OpFuture<OnAddress> {
+    let operation = OnAddress { handle: handle.clone(), addr: Box::new(addr), is_bind: true };
+    OpFuture::new(handle.driver(), operation)
+}
+
+/// Connects a socket. After a cancel its state is undefined: it is only good for closing.
+pub fn connect(handle: &SharedHandle, addr: RawAddr) -> OpFuture<OnAddress> {
+    let operation = OnAddress { handle: handle.clone(), addr: Box::new(addr), is_bind: false };
+    OpFuture::new(handle.driver(), operation)
+}
+
+/// Makes a socket listen. Yields 0.
+pub fn listen(handle: &SharedHandle, backlog: c_int) -> OpFuture<OnHandle> {
+    on_handle(
+        handle,
+        |handle, [backlog, ..]| Op::Listen { handle, backlog: backlog as c_int },
+        [backlog as u64, 0, 0],
+    )
+}
+
+/// Ends one or both directions of a connection. Yields 0.
+pub fn shutdown(handle: &SharedHandle, how: std::net::Shutdown) -> OpFuture<OnHandle> {
+    let how = match how {
+        std::net::Shutdown::Read => libc::SHUT_RD,
+        std::net::Shutdown::Write => libc::SHUT_WR,
+        std::net::Shutdown::Both => libc::SHUT_RDWR,
+    };
+    on_handle(
+        handle,
+        |handle, [how, ..]| Op::Shutdown { handle, how: how as c_int },
+        [how as u64, 0, 0],
+    )
+}
+
+/// See [`set_option`].
+pub struct SetOption {
+    handle: SharedHandle,
+    level: c_int,
+    name: c_int,
+    value: Box<[u8]>,
+}
+
+// SAFETY: the value is on the heap and the operation owns it.
+unsafe impl Operation for SetOption {
+    type Output = io::Result<()>;
+
+    fn prepare(&mut self) -> Op {
+        Op::SetOption {
+            handle: self.handle.handle(),
+            level: self.level,
+            name: self.name,
+            value: self.value.as_ptr().cast(),
+            len: self.value.len() as socklen_t,
+        }
+    }
+
+    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+        unit(completion)
+    }
+}
+
+/// Sets a socket option to a value of these bytes.
+pub fn set_option(
+    handle: &SharedHandle,
+    level: c_int,
+    name: c_int,
+    value: Box<[u8]>,
+) -> OpFuture<SetOption> {
+    OpFuture::new(handle.driver(), SetOption { handle: handle.clone(), level, name, value })
+}
+
+/// See [`option`].
+pub struct GetOption {
+    handle: SharedHandle,
+    level: c_int,
+    name: c_int,
+    value: Box<[u8]>,
+    len: Box<socklen_t>,
+}
+
+// SAFETY: value and length are on the heap and the operation owns them.
+unsafe impl Operation for GetOption {
+    type Output = io::Result<Vec<u8>>;
+
+    fn prepare(&mut self) -> Op {
+        Op::GetOption {
+            handle: self.handle.handle(),
+            level: self.level,
+            name: self.name,
+            value: self.value.as_mut_ptr().cast(),
+            len: &raw mut *self.len,
+        }
+    }
+
+    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+        unit(completion)?;
+        let mut value = self.value.into_vec();
+        value.truncate(*self.len as usize);
+        Ok(value)
+    }
+}
+
+/// The value of a socket option, of at most `len_max` bytes.
+pub fn option(
+    handle: &SharedHandle,
+    level: c_int,
+    name: c_int,
+    len_max: usize,
+) -> OpFuture<GetOption> {
+    let value = vec![0; len_max].into_boxed_slice();
+    let len = Box::new(len_max as socklen_t);
+    OpFuture::new(handle.driver(), GetOption { handle: handle.clone(), level, name, value, len })
+}
+
+/// See [`accept`].
+pub struct Accept {
+    handle: SharedHandle,
+    addr: Box<RawAddr>,
+}
+
+// SAFETY: the address is on the heap and the operation owns it.
+unsafe impl Operation for Accept {
+    type Output = io::Result<(SharedHandle, RawAddr)>;
+
+    fn prepare(&mut self) -> Op {
+        let (addr, addr_len) = self.addr.as_out();
+        Op::Accept { handle: self.handle.handle(), addr, addr_len }
+    }
+
+    fn complete(self, driver: &Rc<Driver>, completion: Completion) -> Self::Output {
+        Ok((handle_of(driver, completion)?, *self.addr))
+    }
+
+    fn discard(self, completion: Completion) {
+        close_unwanted(completion);
+    }
+}
+
+/// Takes the next connection: its handle and the peer's address.
+pub fn accept(handle: &SharedHandle) -> OpFuture<Accept> {
+    let operation = Accept { handle: handle.clone(), addr: Box::new(RawAddr::room()) };
+    OpFuture::new(handle.driver(), operation)
+}
+
+/// See [`recv`].
+pub struct Recv<B> {
+    handle: SharedHandle,
+    buf: B,
+    flags: c_int,
+}
+
+// SAFETY: the buffer's memory is where IoBufMut promises, and the operation owns it.
+unsafe impl<B: IoBufMut> Operation for Recv<B> {
+    type Output = (io::Result<usize>, B);
+
+    #[inline]
+    fn prepare(&mut self) -> Op {
+        Op::Recv {
+            handle: self.handle.handle(),
+            buf: self.buf.as_mut_ptr(),
+            len: op_len(self.buf.capacity()),
+            flags: self.flags,
+            expect_empty: self.handle.expects_empty(),
+        }
+    }
+
+    #[inline]
+    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+        // What a short receive left behind is nothing, or the engine knows better.
+        let is_short = completion.result > 0
+            && (completion.result as usize) < self.buf.capacity()
+            && self.flags & libc::MSG_PEEK == 0;
+        let has_more = completion.flags & Completion::MORE_DATA != 0;
+        self.handle.set_expects_empty(is_short && !has_more);
+        filled(count(completion), self.buf)
+    }
+}
+
+/// Receives into `buf`, up to its capacity: the bytes received, 0 at the end of the stream.
+/// `flags` may hold `MSG_PEEK`.
+pub fn recv<B: IoBufMut>(handle: &SharedHandle, buf: B, flags: c_int) -> OpFuture<Recv<B>> {
+    OpFuture::new(handle.driver(), Recv { handle: handle.clone(), buf, flags })
+}
+
+/// See [`send`].
+pub struct Send<B> {
+    handle: SharedHandle,
+    buf: B,
+    flags: c_int,
+}
+
+// SAFETY: the buffer's memory is where IoBuf promises, and the operation owns it.
+unsafe impl<B: IoBuf> Operation for Send<B> {
+    type Output = (io::Result<usize>, B);
+
+    #[inline]
+    fn prepare(&mut self) -> Op {
+        Op::Send {
+            handle: self.handle.handle(),
+            buf: self.buf.as_ptr(),
+            len: op_len(self.buf.len()),
+            flags: self.flags,
+        }
+    }
+
+    #[inline]
+    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+        (count(completion), self.buf)
+    }
+}
+
+/// Sends the initialised bytes of `buf`: the bytes sent, which may be fewer.
+pub fn send<B: IoBuf>(handle: &SharedHandle, buf: B, flags: c_int) -> OpFuture<Send<B>> {
+    OpFuture::new(handle.driver(), Send { handle: handle.clone(), buf, flags })
+}
+
+/// The parts of a message that the kernel finds through pointers.
+struct Message {
+    header: msghdr,
+    iov: Vec<iovec>,
+    addr: RawAddr,
+}
+
+impl Message {
+    fn new(addr: RawAddr) -> Box<Message> {
+        // SAFETY: an all-zero header is an empty message.
+        let header = unsafe { zeroed() };
+        Box::new(Message { header, iov: Vec::new(), addr })
+    }
+
+    /// Points the header at the parts, which stay where they are in the box.
+    fn link(&mut self, iov: Vec<iovec>) -> *mut msghdr {
+        self.iov = iov;
+        self.header.msg_iov = self.iov.as_mut_ptr();
+        self.header.msg_iovlen = self.iov.len();
+        if !self.addr.is_none() {
+            self.header.msg_namelen = self.addr.len();
+            self.header.msg_name = self.addr.as_ptr().cast_mut().cast();
+        }
+        &raw mut self.header
+    }
+}
+
+/// See [`recv_msg`].
+pub struct RecvMsg<B> {
+    handle: SharedHandle,
+    bufs: Vec<B>,
+    message: Box<Message>,
+    flags: c_int,
+}
+
+/// What a message brought.
+#[derive(Clone, Debug)]
+pub struct MessageReceived {
+    /// Bytes received in all buffers.
+    pub count: usize,
+    /// The sender's address, where the socket is one that tells.
+    pub from: RawAddr,
+    /// `MSG_TRUNC` and the like: see `recvmsg(2)`.
+    pub flags: c_int,
+}
+
+// SAFETY: header, iovecs and address are on the heap, the buffers' memory is where IoBufMut
+// promises, and the operation owns them all.
+unsafe impl<B: IoBufMut> Operation for RecvMsg<B> {
+    type Output = (io::Result<MessageReceived>, Vec<B>);
+
+    fn prepare(&mut self) -> Op {
+        let iov = self.bufs.iter_mut().take(super::file::IOV_MAX).map(iovec_mut).collect();
+        let msg = self.message.link(iov);
+        Op::RecvMsg { handle: self.handle.handle(), msg, flags: self.flags }
+    }
+
+    fn complete(mut self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+        let result = count(completion).map(|count| {
+            fill_in_order(&mut self.bufs, count);
+            let mut from = self.message.addr.clone();
+            from.set_len(self.message.header.msg_namelen);
+            MessageReceived { count, from, flags: self.message.header.msg_flags }
+        });
+        (result, self.bufs)
+    }
+}
+
+/// Receives one message, or what a stream has, into several buffers in order.
+pub fn recv_msg<B: IoBufMut>(
+    handle: &SharedHandle,
+    bufs: Vec<B>,
+    flags: c_int,
+) -> OpFuture<RecvMsg<B>> {
+    let message = Message::new(RawAddr::room());
+    OpFuture::new(handle.driver(), RecvMsg { handle: handle.clone(), bufs, message, flags })
+}
+
+/// See [`send_msg`].
+pub struct SendMsg<B> {
+    handle: SharedHandle,
+    bufs: Vec<B>,
+    message: Box<Message>,
+    flags: c_int,
+}
+
+// SAFETY: as for RecvMsg.
+unsafe impl<B: IoBuf> Operation for SendMsg<B> {
+    type Output = (io::Result<usize>, Vec<B>);
+
+    fn prepare(&mut self) -> Op {
+        let iov = self.bufs.iter().take(super::file::IOV_MAX).map(iovec_ref).collect();
+        let msg = self.message.link(iov);
+        Op::SendMsg { handle: self.handle.handle(), msg, flags: self.flags }
+    }
+
+    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+        (count(completion), self.bufs)
+    }
+}
+
+/// Sends several buffers in order as one message, to `to` where that is given.
+pub fn send_msg<B: IoBuf>(
+    handle: &SharedHandle,
+    bufs: Vec<B>,
+    to: Option<RawAddr>,
+    flags: c_int,
+) -> OpFuture<SendMsg<B>> {
+    let message = Message::new(to.unwrap_or_else(RawAddr::none));
+    OpFuture::new(handle.driver(), SendMsg { handle: handle.clone(), bufs, message, flags })
+}

@@ -1,0 +1,249 @@
+//! A bounded pool of named threads for calls that block: file ops where the kernel has no
+//! asynchronous form, and `spawn_blocking`.
+//!
+//! A job costs one lock to queue (a batch of them together) and one lock to finish, which also
+//! takes the next job; a thread sleeps only when the queue is empty. What jobs yield waits in a
+//! list until the driver takes it; the driver is notified when the list has as many entries as it
+//! said it wants. Threads start when a job finds all others busy and stay until the pool goes.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+use crate::attempt::{Attempt, Outcome, attempt};
+use crate::clock::Instant;
+use crate::notify::Notifier;
+use crate::op::Op;
+use crate::table::Key;
+
+enum Job {
+    Op { key: Key, op: Op, which: Attempt },
+    Call(Box<dyn FnOnce() + Send>),
+}
+
+struct State {
+    queue: VecDeque<Job>,
+    outcomes: Vec<(Key, Outcome)>,
+    idle_count: usize,
+    /// Threads that have not ended.
+    live_count: usize,
+    /// Threads that run a call of the user's at this moment.
+    calling_count: usize,
+    stopping: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    work: Condvar,
+    notifier: Arc<Notifier>,
+    /// Notify the driver once so many outcomes wait for it.
+    wanted_count: AtomicUsize,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no user code runs under this lock")
+    }
+}
+
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    threads_max: usize,
+    name: String,
+    /// Jobs to be queued at the next flush.
+    staged: Vec<Job>,
+    /// Ops handed in whose outcome was not taken yet.
+    outstanding_count: usize,
+}
+
+impl Pool {
+    pub(crate) fn new(threads_max: usize, name: String, notifier: Arc<Notifier>) -> Pool {
+        let state = State {
+            queue: VecDeque::new(),
+            outcomes: Vec::new(),
+            idle_count: 0,
+            live_count: 0,
+            calling_count: 0,
+            stopping: false,
+        };
+        let shared = Shared {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            notifier,
+            wanted_count: AtomicUsize::new(1),
+        };
+        Pool {
+            shared: Arc::new(shared),
+            threads: Vec::new(),
+            threads_max: threads_max.max(1),
+            name,
+            staged: Vec::new(),
+            outstanding_count: 0,
+        }
+    }
+
+    /// Threads that were started.
+    pub(crate) fn thread_count(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Ops handed in whose outcome was not taken yet.
+    pub(crate) fn outstanding_count(&self) -> usize {
+        self.outstanding_count
+    }
+
+    /// Stages an op until the next [`Pool::flush`].
+    ///
+    /// # Safety
+    /// INV-BUF: what the op points at stays in place until its outcome was taken.
+    pub(crate) unsafe fn stage(&mut self, key: Key, op: Op, which: Attempt) {
+        self.outstanding_count += 1;
+        self.staged.push(Job::Op { key, op, which });
+    }
+
+    /// Queues a call at once: it may outlive any turn of the loop.
+    pub(crate) fn call(&mut self, call: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        self.staged.push(Job::Call(call));
+        self.flush()
+    }
+
+    /// Hands the staged jobs to the threads. An error means that there is not even one thread.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        let (wake_count, missing_count) = {
+            let mut state = self.shared.lock();
+            state.queue.extend(self.staged.drain(..));
+            let queued = state.queue.len();
+            (queued.min(state.idle_count), queued.saturating_sub(state.idle_count))
+        };
+        for _ in 0..wake_count {
+            self.shared.work.notify_one();
+        }
+        let start_count = missing_count.min(self.threads_max - self.threads.len());
+        for _ in 0..start_count {
+            if let Err(error) = self.start_thread() {
+                // Fewer threads than wished for still do the work.
+                return if self.threads.is_empty() { Err(error) } else { Ok(()) };
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn start_thread(&mut self) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let name = format!("{}-{}", self.name, self.threads.len());
+        self.shared.lock().live_count += 1;
+        let started = std::thread::Builder::new().name(name).spawn(move || work(&shared));
+        if started.is_err() {
+            self.shared.lock().live_count -= 1;
+        }
+        self.threads.push(started?);
+        Ok(())
+    }
+
+    /// From now on the driver is notified only when this many outcomes wait for it.
+    pub(crate) fn want(&self, count: usize) {
+        self.shared.wanted_count.store(count.max(1), Ordering::Relaxed);
+    }
+
+    /// Whether fewer outcomes wait than the driver wants. To be asked after the driver announced
+    /// its sleep.
+    pub(crate) fn is_behind(&self) -> bool {
+        let wanted = self.shared.wanted_count.load(Ordering::Relaxed);
+        self.outstanding_count == 0 || self.shared.lock().outcomes.len() < wanted
+    }
+
+    /// Moves all outcomes to `outcomes`, which is empty.
+    pub(crate) fn take_outcomes(&mut self, outcomes: &mut Vec<(Key, Outcome)>) {
+        debug_assert!(outcomes.is_empty());
+        if self.outstanding_count == 0 {
+            return;
+        }
+        std::mem::swap(outcomes, &mut self.shared.lock().outcomes);
+        self.outstanding_count -= outcomes.len();
+    }
+
+    /// Takes an op back that no thread has begun. False if one has: its outcome will come.
+    pub(crate) fn cancel(&mut self, key: Key) -> bool {
+        let is_it = |job: &Job| matches!(job, Job::Op { key: other, .. } if *other == key);
+        let found = if let Some(at) = self.staged.iter().position(is_it) {
+            self.staged.remove(at);
+            true
+        } else {
+            let mut state = self.shared.lock();
+            match state.queue.iter().position(is_it) {
+                Some(at) => state.queue.remove(at).is_some(),
+                None => false,
+            }
+        };
+        self.outstanding_count -= usize::from(found);
+        found
+    }
+
+    /// Ends the threads and drops what is queued. Waits until `deadline` for those that carry
+    /// out ops, and so use the ops' memory; those that run calls of the user's end by themselves
+    /// when the call returns. False if one was still at an op at the deadline.
+    pub(crate) fn stop(&mut self, deadline: Instant) -> bool {
+        let mut state = self.shared.lock();
+        state.stopping = true;
+        let dropped = std::mem::take(&mut state.queue);
+        self.shared.work.notify_all();
+        while state.live_count > state.calling_count {
+            let left = deadline.saturating_duration_since(crate::clock::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.shared.work.wait_timeout(state, left).expect("as in lock").0;
+        }
+        drop(state);
+        // A queued call of the user's is dropped, which runs the user's code.
+        drop(dropped);
+        true
+    }
+}
+
+/// The life of one thread.
+fn work(shared: &Shared) {
+    let mut state = shared.lock();
+    loop {
+        let Some(job) = state.queue.pop_front() else {
+            if state.stopping {
+                break;
+            }
+            state.idle_count += 1;
+            state = shared.work.wait(state).expect("as in lock");
+            state.idle_count -= 1;
+            continue;
+        };
+        match job {
+            Job::Op { key, op, which } => {
+                drop(state);
+                // SAFETY: INV-BUF, promised to `stage`.
+                let outcome = unsafe { attempt(&op, which) };
+                state = shared.lock();
+                state.outcomes.push((key, outcome));
+                if state.outcomes.len() >= shared.wanted_count.load(Ordering::Relaxed) {
+                    drop(state);
+                    shared.notifier.notify();
+                    state = shared.lock();
+                }
+            }
+            Job::Call(call) => {
+                state.calling_count += 1;
+                drop(state);
+                // A panic is caught inside the call, which carries it to whoever waits.
+                call();
+                state = shared.lock();
+                state.calling_count -= 1;
+            }
+        }
+    }
+    state.live_count -= 1;
+    shared.work.notify_all();
+}

@@ -1,0 +1,336 @@
+//! The in-flight table: a slot for each op that was started and not yet taken.
+//!
+//! A slot is an index and a generation, so that a stale completion is recognised and dropped. The
+//! table reuses slots last-in first-out and allocates only when it grows. It keeps INV-BUF and
+//! INV-ORPHAN: while an op is in flight its memory is owned either by its future or, once that
+//! was dropped, by the slot.
+
+use std::task::Waker;
+
+use crate::op::Completion;
+
+/// Names one op in flight: slot index, generation and whether the op [is bounded](crate::op::Op).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    index: u32,
+    /// Generation in the low 30 bits, the tag in the high 2.
+    tagged_generation: u32,
+}
+
+const GENERATION_MASK: u32 = (1 << 30) - 1;
+const TAG_BOUNDED: u32 = 1 << 30;
+const TAG_INTERNAL: u32 = 1 << 31;
+
+impl Key {
+    /// The slot's place in the table: engines index tables of their own with it.
+    pub(crate) fn index(self) -> usize {
+        self.index as usize
+    }
+
+    pub(crate) fn is_bounded(self) -> bool {
+        self.tagged_generation & TAG_BOUNDED != 0
+    }
+
+    /// As the 64-bit user data of a submission.
+    pub(crate) fn to_user_data(self) -> u64 {
+        (u64::from(self.tagged_generation) << 32) | u64::from(self.index)
+    }
+
+    /// Back from user data; `None` for what an engine submitted for itself.
+    pub(crate) fn from_user_data(user_data: u64) -> Option<Key> {
+        let tagged_generation = (user_data >> 32) as u32;
+        (tagged_generation & TAG_INTERNAL == 0)
+            .then_some(Key { index: user_data as u32, tagged_generation })
+    }
+
+    /// User data for a submission of the engine's own, which no slot knows.
+    pub(crate) const fn internal(number: u32) -> u64 {
+        ((TAG_INTERNAL as u64) << 32) | number as u64
+    }
+}
+
+/// What is left of an op whose future was dropped: it owns the op's memory until the final
+/// completion and then disposes of the result (INV-ORPHAN).
+pub(crate) trait Orphan {
+    /// The op has ended: releases the memory, and closes a handle nobody will take.
+    fn finish(self: Box<Self>, completion: Completion);
+}
+
+enum State {
+    /// `next_free` is the next slot of the free list.
+    Free { next_free: u32 },
+    /// In flight; whoever waits for it is woken.
+    Waiting { waker: Option<Waker> },
+    /// In flight, and nobody waits for it any more.
+    Orphaned { orphan: Box<dyn Orphan> },
+    /// Completed and not yet taken.
+    Done { completion: Completion },
+}
+
+struct Slot {
+    generation: u32,
+    bounded: bool,
+    state: State,
+}
+
+const NO_SLOT: u32 = u32::MAX;
+
+/// What the driver has to do once it holds no borrow any more: run code of the user's.
+pub(crate) enum Finished {
+    /// Wake whoever waits.
+    Wake(Option<Waker>),
+    /// Dispose of what nobody waits for.
+    Orphan(Box<dyn Orphan>, Completion),
+}
+
+pub(crate) struct Table {
+    slots: Vec<Slot>,
+    first_free: u32,
+    /// Started and not completed.
+    in_flight_count: usize,
+    /// Of these, the bounded ones.
+    bounded_count: usize,
+}
+
+impl Table {
+    pub(crate) fn new() -> Table {
+        Table { slots: Vec::new(), first_free: NO_SLOT, in_flight_count: 0, bounded_count: 0 }
+    }
+
+    pub(crate) fn in_flight_count(&self) -> usize {
+        self.in_flight_count
+    }
+
+    pub(crate) fn bounded_count(&self) -> usize {
+        self.bounded_count
+    }
+
+    /// Slots that are in flight or completed and not yet taken.
+    #[cfg(test)]
+    pub(crate) fn used_count(&self) -> usize {
+        self.slots.iter().filter(|slot| !matches!(slot.state, State::Free { .. })).count()
+    }
+
+    /// Reserves a slot for an op about to start.
+    #[inline]
+    pub(crate) fn insert(&mut self, bounded: bool) -> Key {
+        self.in_flight_count += 1;
+        self.bounded_count += usize::from(bounded);
+        let state = State::Waiting { waker: None };
+        let index = self.first_free;
+        let generation = if let Some(slot) = self.slots.get_mut(index as usize) {
+            let State::Free { next_free } = slot.state else {
+                unreachable!("the free list holds free slots only")
+            };
+            self.first_free = next_free;
+            slot.state = state;
+            slot.bounded = bounded;
+            slot.generation
+        } else {
+            return self.grow(bounded, state);
+        };
+        Key::pack(index, generation, bounded)
+    }
+
+    #[cold]
+    fn grow(&mut self, bounded: bool, state: State) -> Key {
+        let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 ops in flight");
+        assert!(index < NO_SLOT);
+        self.slots.push(Slot { generation: 0, bounded, state });
+        Key::pack(index, 0, bounded)
+    }
+
+    #[inline]
+    fn slot(&mut self, key: Key) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(key.index as usize)?;
+        (slot.generation == key.tagged_generation & GENERATION_MASK
+            && !matches!(slot.state, State::Free { .. }))
+        .then_some(slot)
+    }
+
+    /// Gives the slot back. The generation moves on, so that `key` is stale from here on.
+    #[inline]
+    fn release(&mut self, key: Key) -> State {
+        let next_free = self.first_free;
+        let slot = &mut self.slots[key.index as usize];
+        slot.generation = (slot.generation + 1) & GENERATION_MASK;
+        self.first_free = key.index;
+        std::mem::replace(&mut slot.state, State::Free { next_free })
+    }
+
+    /// Records the completion of `key`. `None` for a stale key.
+    #[inline]
+    pub(crate) fn complete(&mut self, key: Key, completion: Completion) -> Option<Finished> {
+        let slot = self.slot(key)?;
+        let bounded = slot.bounded;
+        let finished = match &mut slot.state {
+            State::Waiting { .. } => {
+                let done = State::Done { completion };
+                let State::Waiting { waker } = std::mem::replace(&mut slot.state, done) else {
+                    unreachable!("matched above")
+                };
+                Finished::Wake(waker)
+            }
+            State::Orphaned { .. } => {
+                let State::Orphaned { orphan } = self.release(key) else {
+                    unreachable!("matched above")
+                };
+                Finished::Orphan(orphan, completion)
+            }
+            // A second final completion of one op: an engine's defect, not the user's.
+            State::Done { .. } | State::Free { .. } => {
+                debug_assert!(false, "completed twice: {key:?}");
+                return None;
+            }
+        };
+        self.in_flight_count -= 1;
+        self.bounded_count -= usize::from(bounded);
+        Some(finished)
+    }
+
+    /// Takes the completion of `key` if it is there, else registers `waker`. The waker it
+    /// replaces is handed out, because dropping one may run the user's code.
+    #[inline]
+    pub(crate) fn take(&mut self, key: Key, waker: &Waker) -> Result<Completion, Option<Waker>> {
+        let slot = self.slot(key).expect("a future's key stays valid until it takes the result");
+        match &mut slot.state {
+            State::Done { completion } => {
+                let completion = *completion;
+                self.release(key);
+                Ok(completion)
+            }
+            State::Waiting { waker: Some(current) } if current.will_wake(waker) => Err(None),
+            State::Waiting { waker: current } => Err(current.replace(waker.clone())),
+            State::Orphaned { .. } | State::Free { .. } => {
+                unreachable!("polled after its future was dropped")
+            }
+        }
+    }
+
+    /// Undoes `insert` for an op that completed at submit.
+    #[inline]
+    pub(crate) fn remove(&mut self, key: Key) {
+        self.in_flight_count -= 1;
+        self.bounded_count -= usize::from(key.is_bounded());
+        let state = self.release(key);
+        debug_assert!(matches!(state, State::Waiting { waker: None }), "it was just inserted");
+    }
+
+    /// Says who waits for an op that did not complete at submit.
+    #[inline]
+    pub(crate) fn set_waker(&mut self, key: Key, new: Waker) {
+        match &mut self.slots[key.index()].state {
+            State::Waiting { waker } => *waker = Some(new),
+            _ => unreachable!("it was just inserted"),
+        }
+    }
+
+    /// The future of `key` is gone. `Ok` hands back the orphan with the completion if the op had
+    /// ended already; otherwise the slot owns it from here on and the old waker is handed out.
+    pub(crate) fn abandon(
+        &mut self,
+        key: Key,
+        orphan: Box<dyn Orphan>,
+    ) -> Result<(Box<dyn Orphan>, Completion), Option<Waker>> {
+        let slot = self.slot(key).expect("a future's key stays valid until it takes the result");
+        match &mut slot.state {
+            State::Done { completion } => {
+                let completion = *completion;
+                self.release(key);
+                Ok((orphan, completion))
+            }
+            state @ State::Waiting { .. } => {
+                let State::Waiting { waker } =
+                    std::mem::replace(state, State::Orphaned { orphan })
+                else {
+                    unreachable!("matched above")
+                };
+                Err(waker)
+            }
+            State::Orphaned { .. } | State::Free { .. } => unreachable!("abandoned twice"),
+        }
+    }
+
+    /// Whether `key` is in flight: started, not completed.
+    pub(crate) fn is_in_flight(&mut self, key: Key) -> bool {
+        self.slot(key).is_some_and(|slot| {
+            matches!(slot.state, State::Waiting { .. } | State::Orphaned { .. })
+        })
+    }
+
+    /// The shutdown gives up on the ops in flight: the kernel may use their memory for ever.
+    pub(crate) fn leak_orphans(&mut self) {
+        for slot in &mut self.slots {
+            if let State::Orphaned { .. } = slot.state {
+                let given_up = State::Waiting { waker: None };
+                std::mem::forget(std::mem::replace(&mut slot.state, given_up));
+            }
+        }
+    }
+
+    /// The keys of all ops in flight.
+    pub(crate) fn in_flight(&self) -> impl Iterator<Item = Key> + '_ {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            matches!(slot.state, State::Waiting { .. } | State::Orphaned { .. })
+                .then(|| Key::pack(index as u32, slot.generation, slot.bounded))
+        })
+    }
+}
+
+impl Key {
+    #[inline]
+    fn pack(index: u32, generation: u32, bounded: bool) -> Key {
+        let tag = if bounded { TAG_BOUNDED } else { 0 };
+        Key { index, tagged_generation: generation | tag }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_completion_is_dropped() {
+        let mut table = Table::new();
+        let first = table.insert(false);
+        assert!(table.complete(first, Completion::new(1)).is_some());
+        assert_eq!(table.take(first, Waker::noop()).ok(), Some(Completion::new(1)));
+        let second = table.insert(false);
+        assert_eq!(second.index(), first.index(), "the slot is reused");
+        assert!(table.complete(first, Completion::new(2)).is_none(), "the old key is stale");
+        assert!(table.is_in_flight(second));
+        assert_eq!(table.in_flight_count(), 1);
+    }
+
+    #[test]
+    fn counts_follow_the_bounded_ops() {
+        let mut table = Table::new();
+        let bounded = table.insert(true);
+        let unbounded = table.insert(false);
+        assert!(bounded.is_bounded() && !unbounded.is_bounded());
+        assert_eq!((table.in_flight_count(), table.bounded_count()), (2, 1));
+        table.complete(bounded, Completion::new(0));
+        assert_eq!((table.in_flight_count(), table.bounded_count()), (1, 0));
+        table.remove(unbounded);
+        assert_eq!((table.in_flight_count(), table.used_count()), (0, 1));
+    }
+
+    #[test]
+    fn user_data_round_trips_and_internal_is_apart() {
+        let mut table = Table::new();
+        let key = table.insert(true);
+        assert_eq!(Key::from_user_data(key.to_user_data()), Some(key));
+        assert_eq!(Key::from_user_data(Key::internal(7)), None);
+    }
+
+    #[test]
+    fn slots_are_reused_not_added() {
+        let mut table = Table::new();
+        for _ in 0..1000 {
+            let key = table.insert(false);
+            table.complete(key, Completion::new(0));
+            let _ = table.take(key, Waker::noop());
+        }
+        assert_eq!(table.slots.len(), 1);
+    }
+}

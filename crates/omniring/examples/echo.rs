@@ -1,0 +1,63 @@
+//! A TCP echo server on one core, and a tool for measuring one.
+//!
+//! `cargo run --release --example echo -- --listen 127.0.0.1:7000 --engine epoll`
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::Parser;
+use omniring::net::{TcpListener, TcpStream};
+use omniring::{Engine, Runtime};
+
+/// Sends back whatever it receives.
+#[derive(Parser)]
+struct Arguments {
+    /// Address to listen on; port 0 is any free one
+    #[arg(long, default_value = "127.0.0.1:7000")]
+    listen: SocketAddr,
+    /// Engine that carries out the I/O
+    #[arg(long, default_value_t)]
+    engine: Engine,
+}
+
+/// Room for the bytes of one connection.
+const BUFFER_LEN: usize = 16 * 1024;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("echo: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "it says where it listens")]
+fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = Runtime::builder().engine(arguments.engine).build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(arguments.listen).await?;
+        println!("listening on {}", listener.local_addr()?);
+        loop {
+            let (stream, _) = listener.accept().await?;
+            drop(omniring::spawn(serve(stream)));
+        }
+    })
+}
+
+async fn serve(stream: TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut buf = Vec::with_capacity(BUFFER_LEN);
+    loop {
+        let (result, received) = stream.recv(buf).await;
+        if result? == 0 {
+            return Ok(());
+        }
+        let (result, sent) = stream.send_all(received).await;
+        result?;
+        buf = sent;
+    }
+}

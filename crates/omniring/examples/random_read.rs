@@ -1,0 +1,146 @@
+//! Random reads of a file by many tasks, and what they cost.
+//!
+//! Prints one line: reads per second, CPU microseconds per read, context switches per read.
+//!
+//! `cargo run --release --example random_read -- FILE --engine uring --depth 32 --direct`
+
+use std::cell::Cell;
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use clap::Parser;
+use nix::sys::resource::{Usage, UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use omniring::buf::AlignedBuf;
+use omniring::fs::{File, OpenOptions};
+use omniring::time::{now, sleep};
+use omniring::{Engine, Runtime};
+
+/// Reads blocks at random places of a file.
+#[derive(Parser)]
+struct Arguments {
+    /// File to read
+    file: PathBuf,
+    /// Engine that carries out the I/O
+    #[arg(long, default_value_t)]
+    engine: Engine,
+    /// Bytes of one read
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    block_size: u32,
+    /// Reads in flight
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
+    depth: u32,
+    /// Seconds to measure
+    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    seconds: f64,
+    /// Mebibytes at the start of the file to read from; the whole file if it is shorter
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    span: u64,
+    /// Read past the page cache (O_DIRECT)
+    #[arg(long)]
+    direct: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.001..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("give a number of seconds from 0.001 to 86400".to_owned()),
+    }
+}
+
+/// Time for connections, caches and pools to settle before measuring.
+const WARM_UP: Duration = Duration::from_millis(200);
+/// What `O_DIRECT` needs on every device in use.
+const ALIGNMENT: usize = 4096;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("random_read: {}: {error}", arguments.file.display());
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What the tasks share.
+struct Progress {
+    read_count: Cell<u64>,
+    stop: Cell<bool>,
+}
+
+#[expect(clippy::print_stdout, reason = "the result")]
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let runtime = Runtime::builder().engine(arguments.engine).build()?;
+    runtime.block_on(async {
+        let file =
+            OpenOptions::new().read(true).direct(arguments.direct).open(&arguments.file).await?;
+        let metadata = file.metadata().await?;
+        if metadata.is_dir() {
+            return Err("is a directory; give a regular file".into());
+        }
+        let span = metadata.len().min(arguments.span * 1024 * 1024);
+        let block_count = span / u64::from(arguments.block_size);
+        if block_count == 0 {
+            return Err("has less than one block to read; give a larger file or span".into());
+        }
+        let progress = Rc::new(Progress { read_count: Cell::new(0), stop: Cell::new(false) });
+        let tasks: Vec<_> = (0..arguments.depth)
+            .map(|seed| {
+                let random = fastrand::Rng::with_seed(seed.into());
+                let block_size = arguments.block_size as usize;
+                omniring::spawn(read(file.clone(), random, block_count, block_size, progress.clone()))
+            })
+            .collect();
+
+        sleep(WARM_UP).await;
+        let (started, before) = (now(), getrusage(UsageWho::RUSAGE_SELF)?);
+        let first_count = progress.read_count.get();
+        sleep(Duration::from_secs_f64(arguments.seconds)).await;
+        let (elapsed, after) = (started.elapsed(), getrusage(UsageWho::RUSAGE_SELF)?);
+        let count = (progress.read_count.get() - first_count) as f64;
+        progress.stop.set(true);
+        for task in tasks {
+            task.await??;
+        }
+        println!(
+            "{:.0} {:.3} {:.4}",
+            count / elapsed.as_secs_f64(),
+            (cpu_us(&after) - cpu_us(&before)) as f64 / count,
+            (switch_count(&after) - switch_count(&before)) as f64 / count,
+        );
+        Ok(())
+    })
+}
+
+async fn read(
+    file: File,
+    mut random: fastrand::Rng,
+    block_count: u64,
+    block_size: usize,
+    progress: Rc<Progress>,
+) -> std::io::Result<()> {
+    let mut buf = AlignedBuf::new(block_size, ALIGNMENT);
+    while !progress.stop.get() {
+        let offset = random.u64(..block_count) * block_size as u64;
+        let (result, filled) = file.read_at(buf, offset).await;
+        if result? != block_size {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        progress.read_count.set(progress.read_count.get() + 1);
+        buf = filled;
+    }
+    Ok(())
+}
+
+fn cpu_us(usage: &Usage) -> i64 {
+    usage.user_time().num_microseconds() + usage.system_time().num_microseconds()
+}
+
+fn switch_count(usage: &Usage) -> i64 {
+    usage.voluntary_context_switches() + usage.involuntary_context_switches()
+}

@@ -1,0 +1,273 @@
+//! The executor: the tasks of one core, their queue, and the loop that alternates between running
+//! them and the driver.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Wake, Waker};
+
+use omniring_driver::{Driver, Unparker};
+
+use crate::task::{JoinHandle, Task};
+use crate::time::wheel::Wheel;
+
+/// Tasks run between two looks at I/O and timers, so that a crowd of tasks that never rest does
+/// not keep completions waiting.
+const TASKS_PER_TURN: usize = 128;
+
+thread_local! {
+    /// The runtime that this thread is in.
+    static CURRENT: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
+}
+
+/// What other threads may use of a runtime.
+pub(crate) struct Shared {
+    /// Tasks that other threads woke.
+    remote: Mutex<Remote>,
+    has_remote: AtomicBool,
+    /// Whether the future of `block_on` is to be polled.
+    main_woken: AtomicBool,
+    unparker: Unparker,
+}
+
+struct Remote {
+    woken: Vec<Task>,
+    /// The runtime has ended: nobody will look.
+    closed: bool,
+}
+
+impl Shared {
+    fn remote(&self) -> MutexGuard<'_, Remote> {
+        self.remote.lock().expect("nothing panics under this lock")
+    }
+
+    fn has_work(&self) -> bool {
+        self.has_remote.load(SeqCst) || self.main_woken.load(SeqCst)
+    }
+}
+
+/// One runtime's parts, on its thread.
+pub(crate) struct Core {
+    pub(crate) driver: Rc<Driver>,
+    pub(crate) timers: RefCell<Wheel>,
+    shared: Arc<Shared>,
+    queue: RefCell<VecDeque<Task>>,
+    /// Every task that has not completed.
+    tasks: RefCell<Tasks>,
+}
+
+#[derive(Default)]
+struct Tasks {
+    list: Vec<Task>,
+    closed: bool,
+}
+
+/// The runtime that the calling code runs in.
+///
+/// # Panics
+/// Outside of a runtime.
+pub(crate) fn current() -> Rc<Core> {
+    CURRENT.with_borrow(|current| match current {
+        Some(core) => core.clone(),
+        None => panic!("this needs a runtime: call it inside of Runtime::block_on"),
+    })
+}
+
+/// Puts a task with its SCHEDULED flag set in its queue, from whatever thread.
+pub(crate) fn schedule(task: Task) {
+    let mut task = Some(task);
+    // The thread's variable may be gone when a waker is used in a destructor at its end.
+    let _ = CURRENT.try_with(|current| {
+        if let Ok(current) = current.try_borrow()
+            && let Some(core) = &*current
+            && let Some(local) =
+                task.take_if(|task| std::ptr::eq(Arc::as_ptr(task.shared()), &*core.shared))
+        {
+            core.queue.borrow_mut().push_back(local);
+        }
+    });
+    if let Some(task) = task {
+        let shared = task.shared().clone();
+        let mut remote = shared.remote();
+        if !remote.closed {
+            remote.woken.push(task);
+            drop(remote);
+            shared.has_remote.store(true, SeqCst);
+            shared.unparker.unpark();
+        }
+    }
+}
+
+/// Leaves the runtime when it goes out of scope.
+pub(crate) struct Entered(());
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let core = CURRENT.with_borrow_mut(Option::take);
+        drop(core);
+    }
+}
+
+struct MainWaker(Arc<Shared>);
+
+impl Wake for MainWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.0.main_woken.swap(true, SeqCst) {
+            self.0.unparker.unpark();
+        }
+    }
+}
+
+impl Core {
+    pub(crate) fn new(driver: Driver) -> Rc<Core> {
+        let shared = Shared {
+            remote: Mutex::new(Remote { woken: Vec::new(), closed: false }),
+            has_remote: AtomicBool::new(false),
+            main_woken: AtomicBool::new(false),
+            unparker: driver.unparker(),
+        };
+        Rc::new(Core {
+            driver: Rc::new(driver),
+            timers: RefCell::new(Wheel::new(omniring_driver::clock::now())),
+            shared: Arc::new(shared),
+            queue: RefCell::new(VecDeque::new()),
+            tasks: RefCell::new(Tasks::default()),
+        })
+    }
+
+    /// Makes this the thread's runtime.
+    ///
+    /// # Panics
+    /// If the thread is in one already.
+    pub(crate) fn enter(self: &Rc<Core>) -> Entered {
+        CURRENT.with_borrow_mut(|current| {
+            assert!(current.is_none(), "a runtime cannot run inside of another: use spawn");
+            *current = Some(self.clone());
+        });
+        Entered(())
+    }
+
+    pub(crate) fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
+        let mut tasks = self.tasks.borrow_mut();
+        let index = u32::try_from(tasks.list.len()).expect("fewer than 2^32 tasks");
+        let (listed, queued, handle) = Task::new(future, self.shared.clone(), index);
+        if tasks.closed {
+            drop(tasks);
+            listed.shut_down();
+        } else {
+            tasks.list.push(listed);
+            drop(tasks);
+            self.queue.borrow_mut().push_back(queued);
+        }
+        handle
+    }
+
+    pub(crate) fn task_count(&self) -> usize {
+        self.tasks.borrow().list.len()
+    }
+
+    /// Runs tasks and I/O until `future` is ready.
+    pub(crate) fn block_on<F: Future>(self: &Rc<Core>, future: F) -> F::Output {
+        let _entered = self.enter();
+        let mut future = pin!(future);
+        let waker = Waker::from(Arc::new(MainWaker(self.shared.clone())));
+        let mut cx = Context::from_waker(&waker);
+        self.shared.main_woken.store(true, Relaxed);
+        loop {
+            if self.shared.main_woken.load(Relaxed)
+                && self.shared.main_woken.swap(false, AcqRel)
+                && let Poll::Ready(output) = future.as_mut().poll(&mut cx)
+            {
+                return output;
+            }
+            self.take_remote();
+            self.run_tasks();
+            self.turn();
+        }
+    }
+
+    fn run_tasks(&self) {
+        for _ in 0..TASKS_PER_TURN {
+            let Some(task) = self.queue.borrow_mut().pop_front() else { return };
+            let index = task.index();
+            if task.run() {
+                self.remove(index);
+            }
+        }
+    }
+
+    /// Takes a completed task off the list.
+    fn remove(&self, index: u32) {
+        let removed = {
+            let list = &mut self.tasks.borrow_mut().list;
+            let removed = list.swap_remove(index as usize);
+            if let Some(moved) = list.get(index as usize) {
+                moved.set_index(index);
+            }
+            removed
+        };
+        drop(removed);
+    }
+
+    fn take_remote(&self) {
+        if self.shared.has_remote.load(Relaxed) && self.shared.has_remote.swap(false, Acquire) {
+            let woken = std::mem::take(&mut self.shared.remote().woken);
+            self.queue.borrow_mut().extend(woken);
+        }
+    }
+
+    /// Wakes whose deadline has passed; then submits, waits if there is nothing else to do, and
+    /// reaps.
+    fn turn(&self) {
+        let deadline = self.expire_timers();
+        let idle = self.queue.borrow().is_empty();
+        let turned = self.driver.turn(idle, deadline, || self.shared.has_work());
+        if let Err(error) = turned {
+            // The engine is beyond use: no op would ever complete again.
+            panic!("engine '{}' failed: {error}", self.driver.engine());
+        }
+        self.expire_timers();
+    }
+
+    fn expire_timers(&self) -> Option<omniring_driver::clock::Instant> {
+        if self.timers.borrow().is_empty() {
+            return None;
+        }
+        let mut due = Vec::new();
+        let next = {
+            let mut timers = self.timers.borrow_mut();
+            timers.expire(omniring_driver::clock::now(), &mut due);
+            timers.next_deadline()
+        };
+        due.into_iter().for_each(Waker::wake);
+        next
+    }
+
+    /// Drops every task, then what they left behind.
+    pub(crate) fn shut_down(self: &Rc<Core>) {
+        let _entered = self.enter();
+        self.tasks.borrow_mut().closed = true;
+        loop {
+            let Some(task) = self.tasks.borrow_mut().list.pop() else { break };
+            task.shut_down();
+        }
+        let queue = std::mem::take(&mut *self.queue.borrow_mut());
+        drop(queue);
+        let woken = {
+            let mut remote = self.shared.remote();
+            remote.closed = true;
+            std::mem::take(&mut remote.woken)
+        };
+        drop(woken);
+        self.driver.shut_down();
+    }
+}

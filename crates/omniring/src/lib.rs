@@ -1,0 +1,51 @@
+//! Asynchronous I/O for Linux: write the program once, choose the engine when it starts.
+//!
+//! ```
+//! use omniring::{Engine, Runtime, fs};
+//!
+//! # let path = std::env::temp_dir().join(format!("omniring-doc-{}", std::process::id()));
+//! # let path = path.as_path();
+//! let runtime = Runtime::builder().engine(Engine::Auto).build()?;
+//! runtime.block_on(async {
+//!     fs::write(path, "hello").await?;
+//!     let file = fs::File::open(path).await?;
+//!     let (result, buf) = file.read_at(Vec::with_capacity(100), 0).await;
+//!     assert_eq!((result?, &buf[..]), (5, &b"hello"[..]));
+//!     fs::remove_file(path).await
+//! })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Buffers
+//! An op owns its buffer while it is in flight and gives it back with the result: see [`buf`].
+//!
+//! # Cancellation
+//! Dropping a future cancels its ops. An op that was faster than its cancellation has happened;
+//! what it yielded (a connection, an open file) is closed.
+//!
+//! # Layout
+//! [`Runtime`] runs tasks ([`spawn`]) and their I/O: [`fs`], [`net`], [`time`]. Calls that block
+//! go to [`spawn_blocking`]. [`sync`] has channels and locks.
+
+mod blocking;
+mod executor;
+pub mod fs;
+mod io;
+pub mod net;
+mod runtime;
+pub mod sync;
+mod task;
+pub mod time;
+mod yielding;
+
+pub use omniring_driver::op::{Op, Opcode};
+pub use omniring_driver::{
+    ENGINE_VARIABLE, EngineName as Engine, OpFuture, Operation, StartError, Support, UnknownEngine,
+    buf,
+};
+
+pub use blocking::spawn_blocking;
+pub use io::{copy, AsyncRead, AsyncWrite};
+pub use runtime::{Builder, Runtime, Stats, spawn};
+pub use task::{JoinError, JoinHandle};
+pub use yielding::yield_now;

@@ -1,0 +1,124 @@
+//! TCP.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use omniring_driver::addr::RawAddr;
+use omniring_driver::{OpFuture, SharedHandle, ops};
+use socket2::SockRef;
+
+use super::ToSocketAddrs;
+use super::addrs::first_of;
+use super::stream::{socket_conversions, stream_socket};
+use crate::buf::{IoBuf, IoBufExt, IoBufMut};
+use crate::executor::current;
+use crate::io::{AsyncRead, AsyncWrite};
+
+/// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// A TCP connection. Clones share it, so that one task can receive while another sends.
+///
+/// ```
+/// use omniring::net::{TcpListener, TcpStream};
+/// # omniring::Runtime::new()?.block_on(async {
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let client = TcpStream::connect(listener.local_addr()?).await?;
+/// let (server, _) = listener.accept().await?;
+/// client.send_all("ping").await.0?;
+/// let (result, buf) = server.recv(Vec::with_capacity(16)).await;
+/// assert_eq!((result?, &buf[..]), (4, &b"ping"[..]));
+/// # Ok::<(), std::io::Error>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct TcpStream {
+    handle: SharedHandle,
+}
+
+impl TcpStream {
+    /// Connects to the first of the addresses that answers.
+    ///
+    /// Dropping the future gives up and closes the socket.
+    pub async fn connect(addrs: impl ToSocketAddrs) -> io::Result<TcpStream> {
+        first_of(addrs, async |addr| {
+            let handle = tcp_socket(addr).await?;
+            ops::connect(&handle, addr.into()).await?;
+            Ok(TcpStream { handle })
+        })
+        .await
+    }
+
+    /// The address of this end.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        RawAddr::local(self.as_fd())?.to_inet()
+    }
+
+    /// The address of the other end.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        RawAddr::peer(self.as_fd())?.to_inet()
+    }
+
+    /// Sends small messages at once instead of collecting them (`TCP_NODELAY`).
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        SockRef::from(self).set_tcp_nodelay(nodelay)
+    }
+
+    /// Whether small messages are sent at once.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        SockRef::from(self).tcp_nodelay()
+    }
+}
+
+stream_socket!(TcpStream);
+socket_conversions!(TcpStream, std::net::TcpStream);
+
+async fn tcp_socket(addr: SocketAddr) -> io::Result<SharedHandle> {
+    let domain = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    ops::socket(&current().driver, domain, libc::SOCK_STREAM, libc::IPPROTO_TCP).await
+}
+
+/// Takes TCP connections. Clones share it.
+#[derive(Clone, Debug)]
+pub struct TcpListener {
+    handle: SharedHandle,
+}
+
+impl TcpListener {
+    /// Listens on the first of the addresses that can be had; port 0 is any free one. The address
+    /// can be had again at once after an earlier listener (`SO_REUSEADDR`).
+    ///
+    /// The error names the address.
+    pub async fn bind(addrs: impl ToSocketAddrs) -> io::Result<TcpListener> {
+        first_of(addrs, async |addr| {
+            let listen = async {
+                let handle = tcp_socket(addr).await?;
+                SockRef::from(&handle).set_reuse_address(true)?;
+                ops::bind(&handle, addr.into()).await?;
+                ops::listen(&handle, BACKLOG).await?;
+                Ok(TcpListener { handle })
+            };
+            listen.await.map_err(|error: io::Error| {
+                io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))
+            })
+        })
+        .await
+    }
+
+    /// Takes the next connection, and the address it comes from.
+    ///
+    /// Dropping the future cancels the accept; a connection that it took is closed.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (handle, addr) = ops::accept(&self.handle).await?;
+        Ok((TcpStream { handle }, addr.to_inet()?))
+    }
+
+    /// The address it listens on.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        RawAddr::local(self.as_fd())?.to_inet()
+    }
+}
+
+socket_conversions!(TcpListener, std::net::TcpListener);

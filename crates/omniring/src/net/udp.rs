@@ -1,0 +1,104 @@
+//! UDP.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use omniring_driver::addr::RawAddr;
+use omniring_driver::{OpFuture, SharedHandle, ops};
+
+use super::addrs::first_of;
+use super::stream::socket_conversions;
+use super::{ToSocketAddrs, resolve};
+use crate::buf::{IoBuf, IoBufMut};
+use crate::executor::current;
+
+/// A UDP socket. Clones share it.
+///
+/// ```
+/// use omniring::net::UdpSocket;
+/// # omniring::Runtime::new()?.block_on(async {
+/// let (a, b) = (UdpSocket::bind("127.0.0.1:0").await?, UdpSocket::bind("127.0.0.1:0").await?);
+/// a.send_to("ping", b.local_addr()?).await.0?;
+/// let (result, buf) = b.recv_from(Vec::with_capacity(16)).await;
+/// assert_eq!((result?, &buf[..]), ((4, a.local_addr()?), &b"ping"[..]));
+/// # Ok::<(), std::io::Error>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct UdpSocket {
+    handle: SharedHandle,
+}
+
+impl UdpSocket {
+    /// A socket on the first of the addresses that can be had; port 0 is any free one. The error
+    /// names the address.
+    pub async fn bind(addrs: impl ToSocketAddrs) -> io::Result<UdpSocket> {
+        first_of(addrs, async |addr: SocketAddr| {
+            let bind = async {
+                let domain = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+                let driver = &current().driver;
+                let handle =
+                    ops::socket(driver, domain, libc::SOCK_DGRAM, libc::IPPROTO_UDP).await?;
+                ops::bind(&handle, addr.into()).await?;
+                Ok(UdpSocket { handle })
+            };
+            bind.await.map_err(|error: io::Error| {
+                io::Error::new(error.kind(), format!("cannot bind to {addr}: {error}"))
+            })
+        })
+        .await
+    }
+
+    /// From now on sends to, and receives from, this address only.
+    pub async fn connect(&self, addrs: impl ToSocketAddrs) -> io::Result<()> {
+        first_of(addrs, async |addr| ops::connect(&self.handle, RawAddr::from(addr)).await).await
+    }
+
+    /// Receives a datagram from the connected address: its length. What `buf` has no room for is
+    /// lost.
+    pub fn recv<B: IoBufMut>(&self, buf: B) -> OpFuture<ops::Recv<B>> {
+        ops::recv(&self.handle, buf, 0)
+    }
+
+    /// Receives a datagram: its length and where it came from. What `buf` has no room for is
+    /// lost. If the future is dropped, a datagram that had arrived by then is lost.
+    pub async fn recv_from<B: IoBufMut>(&self, buf: B) -> (io::Result<(usize, SocketAddr)>, B) {
+        let (result, mut bufs) = ops::recv_msg(&self.handle, vec![buf], 0).await;
+        let result = result.and_then(|message| Ok((message.count, message.from.to_inet()?)));
+        (result, bufs.pop().expect("the buffer comes back"))
+    }
+
+    /// Sends a datagram to the connected address.
+    pub fn send<B: IoBuf>(&self, buf: B) -> OpFuture<ops::Send<B>> {
+        ops::send(&self.handle, buf, 0)
+    }
+
+    /// Sends a datagram to the first of the addresses.
+    pub async fn send_to<B: IoBuf>(
+        &self,
+        buf: B,
+        addrs: impl ToSocketAddrs,
+    ) -> (io::Result<usize>, B) {
+        let to = match resolve(addrs).await {
+            Ok(addrs) => addrs[0],
+            Err(error) => return (Err(error), buf),
+        };
+        let (result, mut bufs) =
+            ops::send_msg(&self.handle, vec![buf], Some(to.into()), 0).await;
+        (result, bufs.pop().expect("the buffer comes back"))
+    }
+
+    /// The address of this end.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        RawAddr::local(self.as_fd())?.to_inet()
+    }
+
+    /// The connected address.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        RawAddr::peer(self.as_fd())?.to_inet()
+    }
+}
+
+socket_conversions!(UdpSocket, std::net::UdpSocket);

@@ -1,0 +1,193 @@
+//! Unix sockets.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::SocketAddr;
+use std::path::Path;
+
+use omniring_driver::addr::RawAddr;
+use omniring_driver::{OpFuture, SharedHandle, ops};
+
+use super::stream::{socket_conversions, stream_socket};
+use crate::buf::{IoBuf, IoBufExt, IoBufMut};
+use crate::executor::current;
+use crate::io::{AsyncRead, AsyncWrite};
+
+const BACKLOG: i32 = 4096;
+
+async fn unix_socket(kind: i32) -> io::Result<SharedHandle> {
+    ops::socket(&current().driver, libc::AF_UNIX, kind, 0).await
+}
+
+fn path_addr(path: &Path) -> io::Result<RawAddr> {
+    SocketAddr::from_pathname(path).map(|addr| RawAddr::from(&addr)).map_err(|error| {
+        io::Error::new(error.kind(), format!("{} as a socket's name: {error}", path.display()))
+    })
+}
+
+fn naming(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// A connection over a Unix stream socket. Clones share it.
+#[derive(Clone, Debug)]
+pub struct UnixStream {
+    handle: SharedHandle,
+}
+
+impl UnixStream {
+    /// Connects to the listener at `path`.
+    pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
+        let addr = path_addr(path.as_ref())?;
+        let handle = unix_socket(libc::SOCK_STREAM).await?;
+        ops::connect(&handle, addr).await?;
+        Ok(UnixStream { handle })
+    }
+
+    /// Connects to the listener at an address, which may be abstract.
+    pub async fn connect_addr(addr: &SocketAddr) -> io::Result<UnixStream> {
+        let handle = unix_socket(libc::SOCK_STREAM).await?;
+        ops::connect(&handle, addr.into()).await?;
+        Ok(UnixStream { handle })
+    }
+
+    /// Two sockets that are connected to each other.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
+        let (one, other) = std::os::unix::net::UnixStream::pair()?;
+        Ok((UnixStream::from_std(one), UnixStream::from_std(other)))
+    }
+
+    /// The address of this end.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        RawAddr::local(self.as_fd())?.to_unix()
+    }
+
+    /// The address of the other end.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        RawAddr::peer(self.as_fd())?.to_unix()
+    }
+}
+
+stream_socket!(UnixStream);
+socket_conversions!(UnixStream, std::os::unix::net::UnixStream);
+
+/// Takes connections over a Unix stream socket. Clones share it.
+#[derive(Clone, Debug)]
+pub struct UnixListener {
+    handle: SharedHandle,
+}
+
+impl UnixListener {
+    /// Listens at `path`, which must not exist. The file stays when the listener is dropped.
+    pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
+        let path = path.as_ref();
+        let addr = path_addr(path)?;
+        UnixListener::bind_raw(addr).await.map_err(|error| naming(path, error))
+    }
+
+    /// Listens at an address, which may be abstract.
+    pub async fn bind_addr(addr: &SocketAddr) -> io::Result<UnixListener> {
+        UnixListener::bind_raw(addr.into()).await
+    }
+
+    async fn bind_raw(addr: RawAddr) -> io::Result<UnixListener> {
+        let handle = unix_socket(libc::SOCK_STREAM).await?;
+        ops::bind(&handle, addr).await?;
+        ops::listen(&handle, BACKLOG).await?;
+        Ok(UnixListener { handle })
+    }
+
+    /// Takes the next connection, and the address it comes from.
+    ///
+    /// Dropping the future cancels the accept; a connection that it took is closed.
+    pub async fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
+        let (handle, addr) = ops::accept(&self.handle).await?;
+        Ok((UnixStream { handle }, addr.to_unix()?))
+    }
+
+    /// The address it listens at.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        RawAddr::local(self.as_fd())?.to_unix()
+    }
+}
+
+socket_conversions!(UnixListener, std::os::unix::net::UnixListener);
+
+/// A Unix datagram socket. Clones share it.
+#[derive(Clone, Debug)]
+pub struct UnixDatagram {
+    handle: SharedHandle,
+}
+
+impl UnixDatagram {
+    /// A socket at `path`, which must not exist. The file stays when the socket is dropped.
+    pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixDatagram> {
+        let path = path.as_ref();
+        let addr = path_addr(path)?;
+        let handle = unix_socket(libc::SOCK_DGRAM).await?;
+        ops::bind(&handle, addr).await.map_err(|error| naming(path, error))?;
+        Ok(UnixDatagram { handle })
+    }
+
+    /// A socket without a name, which can send.
+    pub async fn unbound() -> io::Result<UnixDatagram> {
+        Ok(UnixDatagram { handle: unix_socket(libc::SOCK_DGRAM).await? })
+    }
+
+    /// Two sockets that are connected to each other.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
+        let (one, other) = std::os::unix::net::UnixDatagram::pair()?;
+        Ok((UnixDatagram::from_std(one), UnixDatagram::from_std(other)))
+    }
+
+    /// From now on sends to, and receives from, this path only.
+    pub async fn connect(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        ops::connect(&self.handle, path_addr(path.as_ref())?).await
+    }
+
+    /// Receives a datagram from the connected address: its length. What `buf` has no room for is
+    /// lost.
+    pub fn recv<B: IoBufMut>(&self, buf: B) -> OpFuture<ops::Recv<B>> {
+        ops::recv(&self.handle, buf, 0)
+    }
+
+    /// Receives a datagram: its length and where it came from. What `buf` has no room for is
+    /// lost.
+    pub async fn recv_from<B: IoBufMut>(&self, buf: B) -> (io::Result<(usize, SocketAddr)>, B) {
+        let (result, mut bufs) = ops::recv_msg(&self.handle, vec![buf], 0).await;
+        let result = result.and_then(|message| Ok((message.count, message.from.to_unix()?)));
+        (result, bufs.pop().expect("the buffer comes back"))
+    }
+
+    /// Sends a datagram to the connected address.
+    pub fn send<B: IoBuf>(&self, buf: B) -> OpFuture<ops::Send<B>> {
+        ops::send(&self.handle, buf, 0)
+    }
+
+    /// Sends a datagram to the socket at `path`.
+    pub async fn send_to<B: IoBuf>(
+        &self,
+        buf: B,
+        path: impl AsRef<Path>,
+    ) -> (io::Result<usize>, B) {
+        let to = match path_addr(path.as_ref()) {
+            Ok(addr) => addr,
+            Err(error) => return (Err(error), buf),
+        };
+        let (result, mut bufs) = ops::send_msg(&self.handle, vec![buf], Some(to), 0).await;
+        (result, bufs.pop().expect("the buffer comes back"))
+    }
+
+    /// The address of this end.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        RawAddr::local(self.as_fd())?.to_unix()
+    }
+}
+
+socket_conversions!(UnixDatagram, std::os::unix::net::UnixDatagram);

@@ -1,0 +1,164 @@
+//! The runtime: one driver, one executor and the timers, on the thread that made it.
+
+use std::fmt;
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+
+use omniring_driver::op::Opcode;
+use omniring_driver::{Config, Driver, EngineName, StartError, Support};
+
+use crate::executor::{Core, current};
+use crate::task::JoinHandle;
+
+/// Runs tasks and their I/O on one core.
+///
+/// It belongs to the thread that made it. Dropping it drops every task and waits until each of
+/// their ops has ended, so that no memory is touched afterwards.
+///
+/// ```
+/// use omniring::{Engine, Runtime};
+///
+/// let runtime = Runtime::builder().engine(Engine::Auto).build()?;
+/// let sum = runtime.block_on(async {
+///     let task = omniring::spawn(async { 20 });
+///     task.await.unwrap() + 22
+/// });
+/// assert_eq!(sum, 42);
+/// # Ok::<(), omniring::StartError>(())
+/// ```
+pub struct Runtime {
+    core: Rc<Core>,
+}
+
+/// How a [`Runtime`] is to be made.
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder makes a runtime only when built"]
+pub struct Builder {
+    config: Config,
+}
+
+impl Builder {
+    /// The engine that carries out I/O; without this, the best one that works here. Naming one
+    /// is strict: it runs, or `build` fails. The environment variable `OMNIRING_ENGINE` overrides
+    /// either.
+    pub fn engine(mut self, engine: EngineName) -> Builder {
+        self.config.engine = engine;
+        self
+    }
+
+    /// Submission queue entries, 1 to 32,768 (default 256): how many ops go to the kernel at
+    /// once. More ops than that can be in flight.
+    pub fn queue_entries(mut self, count: u32) -> Builder {
+        self.config.queue_entries = count;
+        self
+    }
+
+    /// The most threads, at least 1 (default 16), for calls that block: `spawn_blocking`, and
+    /// ops that the engine has no other way for. They start when needed.
+    pub fn threads_max(mut self, count: usize) -> Builder {
+        self.config.threads_max = count;
+        self
+    }
+
+    /// What the names of those threads start with (default `omniring-pool`).
+    pub fn thread_name(mut self, name: impl Into<String>) -> Builder {
+        self.config.thread_name = name.into();
+        self
+    }
+
+    /// How long dropping the runtime waits for ops that do not end when cancelled, such as a
+    /// call that blocks on a thread (default 5 seconds). What they use is leaked after that.
+    pub fn shutdown_time_max(mut self, time: Duration) -> Builder {
+        self.config.shutdown_time_max = time;
+        self
+    }
+
+    /// Makes the runtime. The error says in one line what does not work here and what to do.
+    pub fn build(self) -> Result<Runtime, StartError> {
+        Ok(Runtime { core: Core::new(Driver::new(&self.config)?) })
+    }
+}
+
+impl Runtime {
+    /// A runtime on the best engine that works here.
+    pub fn new() -> Result<Runtime, StartError> {
+        Runtime::builder().build()
+    }
+
+    /// How to make one that is different.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Runs tasks and I/O until `future` is ready. Other tasks stay where they are until the next
+    /// call.
+    ///
+    /// # Panics
+    /// Inside of another runtime's `block_on`; and if the engine fails for good.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.core.block_on(future)
+    }
+
+    /// Adds a task that runs while the thread is in `block_on`.
+    pub fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
+        self.core.spawn(future)
+    }
+
+    /// The engine that runs.
+    pub fn engine(&self) -> EngineName {
+        self.core.driver.engine()
+    }
+
+    /// Why this engine runs, in one line.
+    pub fn engine_choice(&self) -> &str {
+        self.core.driver.choice()
+    }
+
+    /// How the engine carries out an op on this machine.
+    pub fn support(&self, opcode: Opcode) -> Support {
+        self.core.driver.support(opcode).expect("the driver runs as long as the runtime exists")
+    }
+
+    /// The runtime's state at this moment.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            task_count: self.core.task_count(),
+            in_flight_count: self.core.driver.in_flight_count(),
+            thread_count: self.core.driver.thread_count(),
+        }
+    }
+}
+
+/// What a runtime holds at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Tasks that have not completed.
+    pub task_count: usize,
+    /// Ops that have been started and have not completed.
+    pub in_flight_count: usize,
+    /// Threads of the pool.
+    pub thread_count: usize,
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.core.shut_down();
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("engine", &self.engine()).finish_non_exhaustive()
+    }
+}
+
+/// Adds a task to the runtime that the calling code runs in. It need not be `Send`, and it runs
+/// on even if the handle is dropped.
+///
+/// # Panics
+/// Outside of a runtime.
+pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
+    current().spawn(future)
+}

@@ -1,0 +1,108 @@
+//! Running a case on an engine: in bounded time, and in a process of its own if it counts what a
+//! process has.
+
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use omniring::{Engine, Runtime};
+
+/// A case that takes longer hangs.
+const TIME_MAX: Duration = Duration::from_secs(60);
+/// Set in the process of an isolated case.
+const ISOLATED_VARIABLE: &str = "OMNIRING_TEST_ISOLATED";
+
+/// Makes a test of each of these functions (`fn case(runtime: &Runtime)`) for each engine. Those
+/// marked `isolated` run in a process of their own, so that they may count descriptors, threads
+/// and memory.
+macro_rules! conformance {
+    (@tests $engine:ident, $name:ident, [$($case:ident)*], [$($isolated:ident)*]) => {
+        mod $name {
+            $(
+                #[test]
+                fn $case() {
+                    crate::harness::run(omniring::Engine::$engine, super::$case);
+                }
+            )*
+            $(
+                #[test]
+                fn $isolated() {
+                    let name = concat!(module_path!(), "::", stringify!($isolated));
+                    crate::harness::run_isolated(omniring::Engine::$engine, name, super::$isolated);
+                }
+            )*
+        }
+    };
+    ($($case:ident),* $(,)? $(; isolated: $($isolated:ident),* $(,)?)?) => {
+        conformance!(@tests Uring, uring, [$($case)*], [$($($isolated)*)?]);
+        conformance!(@tests Epoll, epoll, [$($case)*], [$($($isolated)*)?]);
+        conformance!(@tests Threads, threads, [$($case)*], [$($($isolated)*)?]);
+        conformance!(@tests Blocking, blocking, [$($case)*], [$($($isolated)*)?]);
+    };
+}
+
+pub(crate) use conformance;
+
+/// A runtime on this engine; `None`, said aloud, if it does not start here.
+pub fn runtime(engine: Engine) -> Option<Runtime> {
+    match Runtime::builder().engine(engine).build() {
+        Ok(runtime) => Some(runtime),
+        Err(error) => {
+            skip(&error.to_string());
+            None
+        }
+    }
+}
+
+/// A test that needs what this machine has not: a failure where everything is required.
+pub fn skip(reason: &str) {
+    let required = std::env::var("OMNIRING_REQUIRE").is_ok_and(|value| value == "all");
+    assert!(!required, "skipped, and OMNIRING_REQUIRE=all: {reason}");
+    eprintln!("skipped: {reason}");
+}
+
+/// Runs a case in a thread of its own, in bounded time.
+pub fn run(engine: Engine, case: fn(&Runtime)) {
+    let (done, finished) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let _done = done;
+        if let Some(runtime) = runtime(engine) {
+            case(&runtime);
+        }
+    });
+    match finished.recv_timeout(TIME_MAX) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("still running after {TIME_MAX:?}"),
+        _ => {
+            if let Err(payload) = thread.join() {
+                std::panic::resume_unwind(payload);
+            }
+        }
+    }
+}
+
+/// Runs a case in a process of its own: this test binary, told to run just that.
+pub fn run_isolated(engine: Engine, name: &str, case: fn(&Runtime)) {
+    if std::env::var_os(ISOLATED_VARIABLE).is_some() {
+        return run(engine, case);
+    }
+    let name = name.split_once("::").expect("the path begins with the crate").1;
+    let output = Command::new(std::env::current_exe().expect("the test binary has a path"))
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(ISOLATED_VARIABLE, "1")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the test binary starts");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "in a process of its own:\n{text}");
+    assert!(text.contains("1 passed"), "no test was run as '{name}':\n{text}");
+}
+
+/// Open descriptors of this process: for isolated cases.
+pub fn fd_count() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("procfs is mounted").count()
+}
+
+/// Threads of this process: for isolated cases.
+pub fn thread_count() -> usize {
+    std::fs::read_dir("/proc/self/task").expect("procfs is mounted").count()
+}

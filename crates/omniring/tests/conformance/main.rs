@@ -1,0 +1,8 @@
+//! The conformance suite: every case runs on every engine, by name.
+//!
+//! `cargo test --test conformance epoll::` runs one engine's cases. A case whose engine does not
+//! start on this machine is skipped with the reason; `OMNIRING_REQUIRE=all` makes that a failure.
+
+mod harness;
+
+mod basics;
