@@ -11,11 +11,12 @@ use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::cleanup::OwnChild;
+use crate::clock;
 use crate::error::plain;
 use crate::measure::Usage;
 use crate::subject::child::Absence;
@@ -178,11 +179,11 @@ pub fn run(
         .expect("fio's complaints are piped");
     let output = std::thread::spawn(move || read_all(stdout));
     let complaint = std::thread::spawn(move || read_all(stderr));
-    let limit = Instant::now() + length + PATIENCE;
+    let limit = clock::now() + length + PATIENCE;
     let status = loop {
         match child.try_wait().map_err(|error| failed(plain(&error)))? {
             Some(status) => break status,
-            None if Instant::now() < limit => std::thread::sleep(Duration::from_millis(5)),
+            None if clock::now() < limit => std::thread::sleep(Duration::from_millis(5)),
             None => {
                 child.terminate();
                 std::thread::sleep(Duration::from_secs(1));

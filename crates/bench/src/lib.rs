@@ -29,6 +29,7 @@
 
 pub mod affinity;
 pub mod cleanup;
+mod clock;
 pub mod contender;
 pub mod error;
 pub mod fio;
@@ -49,7 +50,7 @@ pub mod warnings;
 pub mod workload;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -113,7 +114,7 @@ pub struct Outcome {
 /// Measures. Progress goes to standard error, if that is a terminal; nothing is
 /// printed otherwise.
 pub fn run(options: &Options) -> Result<Outcome, Error> {
-    let start = Instant::now();
+    let start = clock::now();
     let workloads = workload::select(options.workloads.as_deref())?;
     let seconds = match options.seconds {
         Some(seconds) if !SECONDS_RANGE.contains(&seconds) => {
@@ -210,10 +211,10 @@ fn prepare(
 
 /// The echo rows of all engines hold their connections at the same time.
 fn raise_open_files() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        if soft < hard {
-            let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-        }
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 

@@ -11,11 +11,12 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
+use crate::clock::{self, Instant};
 use crate::measure::Latency;
 use crate::workload::ECHO_BYTES;
 
@@ -88,17 +89,14 @@ impl Load {
     /// outstanding at the end stays so, and its answer counts in the next run.
     pub fn run(&mut self, length: Duration) -> io::Result<Served> {
         let mut served = Served::default();
-        let start = Instant::now();
+        let start = clock::now();
         let deadline = start + length;
         for connection in &mut self.connections {
             if connection.sent.is_none() {
                 connection.send(start)?;
             }
         }
-        loop {
-            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-                break;
-            };
+        while let Some(left) = deadline.checked_duration_since(clock::now()) {
             match self.poll.poll(&mut self.events, Some(left)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 outcome => outcome?,
@@ -109,7 +107,7 @@ impl Load {
                 if !connection.receive()? {
                     continue;
                 }
-                let now = Instant::now();
+                let now = clock::now();
                 if let Some(sent) = connection.sent.filter(|&sent| sent > start) {
                     served.latency.record(now - sent);
                 }

@@ -106,11 +106,10 @@ fn kernel() -> Option<String> {
 
 fn cpuinfo(field: &str) -> Option<String> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let found = text.lines().find_map(|line| {
+    text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         (name.trim() == field).then(|| value.trim().to_owned())
-    });
-    found
+    })
 }
 
 fn processor() -> Option<String> {

@@ -3,11 +3,12 @@
 //! /proc/stat counts in ticks and charges a whole tick to whoever runs at its
 //! end, so small shares mean nothing; [`Disturbance::is_notable`] says which do.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::affinity;
+use crate::clock::{self, Instant};
 use crate::measure::Usage;
 
 /// Share of all processors that others may use before it is worth a word.
@@ -48,7 +49,7 @@ impl Watch {
     pub fn start() -> Self {
         let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
         Watch {
-            at: Instant::now(),
+            at: clock::now(),
             ticks: parse(&stat),
             own_us: own_us(),
         }

@@ -88,14 +88,13 @@ pub fn percentiles(title: &str, curves: &[(&str, &[(f64, f64)])]) -> String {
             .margin_right(16)
             .x_label_area_size(26)
             .y_label_area_size(64)
-            .build_cartesian_2d(Nines(farthest), (lowest / 1.3..highest * 1.3).log_scale())?;
+            .build_cartesian_2d(Nines(farthest), Decades(lowest / 1.2, highest * 1.2))?;
         chart
             .configure_mesh()
             .axis_style(GRID.mix(0.6))
             .light_line_style(TRANSPARENT)
             .bold_line_style(GRID.mix(0.3))
             .label_style(text(13))
-            .y_label_formatter(&|&us| time(us))
             .draw()?;
         for (engine, curve) in curves {
             let line = curve.iter().map(|&(at, us)| (nines(at), us.max(lowest)));
@@ -132,6 +131,41 @@ impl Ranged for Nines {
 impl ValueFormatter<f64> for Nines {
     fn format_ext(&self, value: &f64) -> String {
         percentile_of(*value)
+    }
+}
+
+/// An axis of microseconds on which every decade is as long as the one before.
+struct Decades(f64, f64);
+
+impl Ranged for Decades {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, (bottom, top): (i32, i32)) -> i32 {
+        let share = (value / self.0).ln() / (self.1 / self.0).ln();
+        bottom + (share * f64::from(top - bottom)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
+        let decades = (self.1 / self.0).log10();
+        let steps: &[f64] = if decades < 2.5 {
+            &[1.0, 2.0, 5.0]
+        } else {
+            &[1.0]
+        };
+        let powers = self.0.log10().floor() as i32..=self.1.log10().floor() as i32;
+        let points = powers.flat_map(|power| steps.iter().map(move |s| s * 10f64.powi(power)));
+        points.filter(|at| (self.0..=self.1).contains(at)).collect()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.0..self.1
+    }
+}
+
+impl ValueFormatter<f64> for Decades {
+    fn format_ext(&self, value: &f64) -> String {
+        time(*value)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::{COLUMNS, by_workload, chart, table::remarks};
+use super::table::remarks;
+use super::{COLUMNS, by_workload, chart, figure};
 use crate::Outcome;
 use crate::published::{Comparison, comparisons};
 use crate::row::Row;
@@ -36,6 +37,7 @@ pub fn render(outcome: &Outcome) -> String {
                 main {
                     (warnings(&outcome.warnings))
                     (machine(outcome))
+                    (glance(&groups))
                     (reading())
                     @for (name, rows) in &groups {
                         (workload(name, rows))
@@ -58,6 +60,7 @@ fn contents(groups: &[(&str, &[Row])]) -> Markup {
             h2 { "Contents" }
             ol {
                 li { a href="#machine" { "The machine" } }
+                li { a href="#glance" { "At a glance" } }
                 li { a href="#reading" { "How to read the figures" } }
                 @for (name, _) in groups {
                     li { a href={ "#" (name) } { code { (name) } } }
@@ -88,6 +91,47 @@ fn machine(outcome: &Outcome) -> Markup {
                     tr { th scope="row" { (fact.name) } td { (fact.value) } }
                 }
             } }
+        }
+    }
+}
+
+/// Every workload and engine on one screen.
+fn glance(groups: &[(&str, &[Row])]) -> Markup {
+    let mut engines: Vec<&str> = Vec::new();
+    for row in groups.iter().flat_map(|(_, rows)| rows.iter()) {
+        if row.is_measured() && !engines.contains(&row.engine.as_str()) {
+            engines.push(&row.engine);
+        }
+    }
+    html! {
+        section id="glance" {
+            h2 { "At a glance" }
+            p { "Operations per second, and under them the processor time per operation in microseconds." }
+            div.scroll { table.rows {
+                thead { tr {
+                    th scope="col" { "workload" }
+                    @for engine in &engines { th scope="col" { (engine) } }
+                } }
+                tbody {
+                    @for (name, rows) in groups {
+                        tr {
+                            th scope="row" { a href={ "#" (name) } { (name) } }
+                            @for engine in &engines { (glance_cell(rows, engine)) }
+                        }
+                    }
+                }
+            } }
+        }
+    }
+}
+
+fn glance_cell(rows: &[Row], engine: &str) -> Markup {
+    let row = rows.iter().find(|row| row.engine == engine);
+    let figures = row.and_then(|row| Some((row.ops_per_s?, row.cpu_us_per_op?)));
+    html! {
+        @match figures {
+            Some((rate, cpu)) => td { (figure(rate)) br; span.quiet { (figure(cpu)) } },
+            None => td.quiet { "–" },
         }
     }
 }

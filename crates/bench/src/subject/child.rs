@@ -5,10 +5,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Spec;
 use crate::cleanup::OwnChild;
+use crate::clock;
 use crate::error::plain;
 use crate::measure::Slice;
 use crate::protocol::{Reply, Request};
@@ -138,8 +139,8 @@ impl SubjectProcess {
     /// Closes its input and waits a little; then it is ended the hard way.
     fn wait_for_end(&mut self) -> String {
         self.input = None;
-        let limit = Instant::now() + FAREWELL;
-        while Instant::now() < limit {
+        let limit = clock::now() + FAREWELL;
+        while clock::now() < limit {
             match self.child.try_wait() {
                 Ok(Some(status)) => return status.to_string(),
                 Ok(None) => std::thread::sleep(Duration::from_millis(1)),

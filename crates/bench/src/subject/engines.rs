@@ -1,23 +1,323 @@
 //! The engines as subjects. This is the only module that names the runtime.
+//!
+//! A slice is one `block_on`: file rows spawn as many tasks as the row is deep,
+//! each a loop of one op at a time, and wait for all of them; echo rows sleep
+//! while the server's tasks run. Between slices nothing runs.
 
-use super::{SetupError, Spec, Subject};
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use omniring::buf::AlignedBuf;
+use omniring::fs::{File, OpenOptions};
+use omniring::net::{TcpListener, TcpStream};
+use omniring::{ENGINE_VARIABLE, Engine, Runtime, time};
+
+use super::{SetupError, Spec, Subject, refusal_of_open};
+use crate::clock::{self, Instant};
+use crate::measure::Latency;
+use crate::workload::{ALIGNMENT, ECHO_BUFFER_BYTES, Shape, Source};
 
 /// Names of the engines, in the order of the rows.
 pub fn names() -> Vec<String> {
-    ["uring", "epoll", "threads", "blocking"]
-        .map(str::to_owned)
-        .to_vec()
+    Engine::ALL.iter().map(Engine::to_string).collect()
 }
 
 /// Whether the engine runs here; the error is its own reason.
-pub fn available(_name: &str) -> Result<(), String> {
-    Ok(())
+pub fn available(name: &str) -> Result<(), String> {
+    if std::env::var_os(ENGINE_VARIABLE).is_some() {
+        return Ok(()); // it overrides names here, but not in the subjects
+    }
+    runtime(name, 1).map(drop)
+}
+
+fn runtime(name: &str, depth: usize) -> Result<Runtime, String> {
+    let engine: Engine = name.parse().map_err(|error| format!("{error}"))?;
+    // As many blocking threads as ops in flight, or the row would not be as deep
+    // as it says.
+    let builder = Runtime::builder().engine(engine).threads_max(depth.max(1));
+    builder.build().map_err(|error| error.to_string())
 }
 
 /// Sets a row up.
 pub fn set_up(spec: &Spec) -> Result<Box<dyn Subject>, SetupError> {
-    Err(SetupError::Refused(format!(
-        "the engine {} is not built yet",
-        spec.engine
-    )))
+    let depth = match spec.workload.shape {
+        Shape::Read { depth, .. } | Shape::WriteSync { depth, .. } => depth,
+        Shape::Echo { connections } => connections,
+    };
+    let runtime = runtime(&spec.engine, depth).map_err(SetupError::Refused)?;
+    match spec.workload.shape {
+        Shape::Echo { .. } => Ok(Box::new(EchoSubject::new(runtime)?)),
+        _ => Ok(Box::new(FileSubject::new(runtime, spec)?)),
+    }
+}
+
+/// Random reads, or writes each followed by fdatasync.
+struct FileSubject {
+    job: Rc<Job>,
+    lanes: Vec<Lane>,
+    // Last, so that nothing outlives the runtime that it belongs to by much.
+    runtime: Runtime,
+}
+
+/// What all tasks of a file row share.
+struct Job {
+    file: File,
+    block: u64,
+    blocks: u64,
+    writes: bool,
+    latency: RefCell<Latency>,
+}
+
+/// What one task has to itself and hands on to the task of the next slice.
+struct Lane {
+    buffer: AlignedBuf,
+    random: fastrand::Rng,
+}
+
+impl FileSubject {
+    fn new(runtime: Runtime, spec: &Spec) -> Result<Self, SetupError> {
+        let (block, depth, direct, writes) = match spec.workload.shape {
+            Shape::Read {
+                source,
+                block,
+                depth,
+            } => (block, depth, source == Source::Device, false),
+            Shape::WriteSync { block, depth } => (block, depth, false, true),
+            Shape::Echo { .. } => unreachable!("an echo row has no file"),
+        };
+        let path = spec.file_path()?;
+        let file = runtime
+            .block_on(async {
+                OpenOptions::new()
+                    .read(true)
+                    .write(writes)
+                    .direct(direct)
+                    .open(path)
+                    .await
+            })
+            .map_err(|error| refusal_of_open(error, direct))?;
+        let lanes = (0..depth)
+            .map(|index| {
+                let mut buffer = AlignedBuf::new(block, ALIGNMENT);
+                buffer.fill(index as u8 + 1);
+                Lane {
+                    buffer,
+                    random: fastrand::Rng::with_seed(index as u64 + 1),
+                }
+            })
+            .collect();
+        let (block, latency) = (block as u64, RefCell::new(Latency::new()));
+        let blocks = spec.span / block;
+        let job = Rc::new(Job {
+            file,
+            block,
+            blocks,
+            writes,
+            latency,
+        });
+        Ok(FileSubject {
+            job,
+            lanes,
+            runtime,
+        })
+    }
+}
+
+impl Job {
+    /// One task: ops one after the other until the deadline.
+    async fn work(
+        self: Rc<Self>,
+        mut lane: Lane,
+        mut start: Instant,
+        deadline: Instant,
+    ) -> (io::Result<u64>, Lane) {
+        let mut ops = 0;
+        loop {
+            let offset = lane.random.u64(0..self.blocks) * self.block;
+            let (mut result, buffer) = if self.writes {
+                self.file.write_at(lane.buffer, offset).await
+            } else {
+                self.file.read_at(lane.buffer, offset).await
+            };
+            lane.buffer = buffer;
+            if self.writes && result.is_ok() {
+                result = self.file.sync_data().await.and(result);
+            }
+            match result {
+                Ok(bytes) if bytes as u64 == self.block => {}
+                Ok(_) => return (Err(io::Error::other("an op was short")), lane),
+                Err(error) => return (Err(error), lane),
+            }
+            let now = clock::now();
+            self.latency.borrow_mut().record(now - start);
+            start = now;
+            ops += 1;
+            if now >= deadline {
+                return (Ok(ops), lane);
+            }
+        }
+    }
+}
+
+impl Subject for FileSubject {
+    fn run(&mut self, length: Duration, latency: &mut Latency) -> io::Result<u64> {
+        std::mem::swap(latency, &mut self.job.latency.borrow_mut());
+        let start = clock::now();
+        let deadline = start + length;
+        let (job, lanes) = (&self.job, &mut self.lanes);
+        let outcome = self.runtime.block_on(async {
+            let tasks: Vec<_> = lanes
+                .drain(..)
+                .map(|lane| omniring::spawn(job.clone().work(lane, start, deadline)))
+                .collect();
+            let mut ops = Ok(0);
+            for task in tasks {
+                let (done, lane) = task
+                    .await
+                    .map_err(|error| io::Error::other(error.to_string()))?;
+                lanes.push(lane);
+                ops = ops.and_then(|ops: u64| Ok(ops + done?));
+            }
+            ops
+        });
+        std::mem::swap(latency, &mut self.job.latency.borrow_mut());
+        outcome
+    }
+}
+
+/// An echo server: a task for each connection.
+struct EchoSubject {
+    runtime: Runtime,
+    port: u16,
+    ops: Rc<Cell<u64>>,
+}
+
+impl EchoSubject {
+    fn new(runtime: Runtime) -> io::Result<Self> {
+        let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
+        let port = listener.local_addr()?.port();
+        let ops = Rc::new(Cell::new(0));
+        drop(runtime.spawn(accept(listener, ops.clone())));
+        Ok(EchoSubject { runtime, port, ops })
+    }
+}
+
+async fn accept(listener: TcpListener, ops: Rc<Cell<u64>>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        if stream.set_nodelay(true).is_ok() {
+            drop(omniring::spawn(echo(stream, ops.clone())));
+        }
+    }
+}
+
+/// Ends when the peer closes or anything goes wrong; the load generator tells.
+async fn echo(stream: TcpStream, ops: Rc<Cell<u64>>) {
+    let mut buffer = Vec::with_capacity(ECHO_BUFFER_BYTES);
+    loop {
+        let (received, filled) = stream.recv(buffer).await;
+        if !matches!(received, Ok(1..)) {
+            return;
+        }
+        let (sent, back) = stream.send_all(filled).await;
+        if sent.is_err() {
+            return;
+        }
+        buffer = back;
+        ops.set(ops.get() + 1);
+    }
+}
+
+impl Subject for EchoSubject {
+    fn port(&self) -> Option<u16> {
+        Some(self.port)
+    }
+
+    fn run(&mut self, length: Duration, _: &mut Latency) -> io::Result<u64> {
+        let before = self.ops.get();
+        self.runtime.block_on(time::sleep(length));
+        Ok(self.ops.get() - before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Load;
+    use crate::workload::Workload;
+
+    fn spec(engine: &str, workload: &str, file: Option<&std::path::Path>) -> Spec {
+        Spec {
+            engine: engine.to_owned(),
+            workload: Workload::named(workload).unwrap(),
+            file: file.map(ToOwned::to_owned),
+            span: 1 << 20,
+            core: None,
+        }
+    }
+
+    /// Engines that a container forbids are left out.
+    fn engines() -> impl Iterator<Item = String> {
+        names().into_iter().filter(|name| available(name).is_ok())
+    }
+
+    #[test]
+    fn every_engine_runs_file_rows_slice_by_slice() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        for engine in engines() {
+            std::fs::write(&path, vec![0; 1 << 20]).unwrap();
+            for workload in ["read-hot-1k-d32", "read-hot-4k-d32", "write-sync-4k-d8"] {
+                let Ok(mut subject) = set_up(&spec(&engine, workload, Some(&path))) else {
+                    panic!("{engine} {workload}");
+                };
+                for _ in 0..2 {
+                    let mut latency = Latency::new();
+                    let ops = subject
+                        .run(Duration::from_millis(20), &mut latency)
+                        .unwrap();
+                    assert!(ops > 0, "{engine} {workload}");
+                    assert_eq!(latency.count(), ops, "{engine} {workload}");
+                }
+            }
+            assert!(
+                std::fs::read(&path).unwrap().iter().any(|&byte| byte != 0),
+                "{engine}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_engine_answers_the_load() {
+        for engine in engines() {
+            let length = Duration::from_millis(40);
+            std::thread::scope(|scope| {
+                let (sender, port) = std::sync::mpsc::channel();
+                let (enough, loaded) = std::sync::mpsc::channel();
+                let engine = &engine;
+                let server = scope.spawn(move || {
+                    let Ok(mut subject) = set_up(&spec(engine, "echo-64", None)) else {
+                        panic!("{engine}");
+                    };
+                    sender.send(subject.port().unwrap()).unwrap();
+                    let first = subject.run(length, &mut Latency::new()).unwrap();
+                    let second = subject.run(length, &mut Latency::new()).unwrap();
+                    let _ = loaded.recv();
+                    (first, second)
+                });
+                let address = (std::net::Ipv4Addr::LOCALHOST, port.recv().unwrap()).into();
+                let mut load = Load::connect(address, 64).unwrap();
+                assert!(load.run(3 * length).unwrap().ops > 64, "{engine}");
+                enough.send(()).unwrap();
+                let (first, second) = server.join().unwrap();
+                assert!(first > 0 && second > 0, "{engine}: {first} {second}");
+            });
+        }
+    }
+
+    #[test]
+    fn an_unknown_engine_is_refused() {
+        assert!(available("bogus").is_err());
+    }
 }

@@ -16,12 +16,13 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use io_uring::types::{CancelBuilder, Fd, FsyncFlags, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::{SetupError, Spec, Subject, refusal_of_open};
+use crate::clock::{self, Instant};
 use crate::measure::Latency;
 use crate::workload::{ALIGNMENT, ECHO_BUFFER_BYTES, Shape, Source};
 
@@ -153,10 +154,7 @@ impl FileFloor {
             Shape::WriteSync { block, depth } => (block, depth, false, true),
             Shape::Echo { .. } => unreachable!("an echo row has no file"),
         };
-        let path = spec
-            .file
-            .as_deref()
-            .ok_or_else(|| SetupError::Failed("a file workload needs --file".to_owned()))?;
+        let path = spec.file_path()?;
         let file = OpenOptions::new()
             .read(true)
             .write(writes)
@@ -167,7 +165,7 @@ impl FileFloor {
             .map(|index| Slot {
                 pages: vec![Page([index as u8 + 1; ALIGNMENT]); block.div_ceil(ALIGNMENT)],
                 random: fastrand::Rng::with_seed(index as u64 + 1),
-                start: Instant::now(),
+                start: clock::now(),
             })
             .collect();
         Ok(FileFloor {
@@ -213,7 +211,7 @@ impl Subject for FileFloor {
                 .build()
                 .user_data(index as u64 | SYNC)
         };
-        let now = Instant::now();
+        let now = clock::now();
         let deadline = now + length;
         let mut in_flight = slots.len();
         for (index, slot) in slots.iter_mut().enumerate() {
@@ -240,7 +238,7 @@ impl Subject for FileFloor {
                     continue;
                 }
                 let slot = &mut slots[index];
-                let now = Instant::now();
+                let now = clock::now();
                 latency.record(now - slot.start);
                 slot.start = now;
                 ops += 1;

@@ -10,10 +10,11 @@ pub mod engines;
 pub mod floor;
 
 use std::io::{self, BufRead, Write};
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::affinity;
+use crate::clock;
 use crate::error::plain;
 use crate::measure::{Latency, Slice, Usage, device_bytes_read};
 use crate::protocol::{Reply, Request, SliceLine};
@@ -35,6 +36,14 @@ pub struct Spec {
     pub span: u64,
     /// Core that this process and all its threads stay on.
     pub core: Option<usize>,
+}
+
+impl Spec {
+    /// The file of a file workload.
+    fn file_path(&self) -> Result<&Path, SetupError> {
+        let missing = || SetupError::Failed("a file workload needs a file".to_owned());
+        self.file.as_deref().ok_or_else(missing)
+    }
 }
 
 /// A workload set up on an engine, ready to run for a while, again and again.
@@ -131,7 +140,7 @@ fn measure(subject: &mut dyn Subject, request: Request, slice: &mut Slice) -> io
     let length = Duration::from_millis(request.run_ms);
     let device_bytes = device_bytes_read();
     let usage = Usage::of_this_process();
-    let start = Instant::now();
+    let start = clock::now();
     slice.ops = subject.run(length, &mut slice.latency)?;
     slice.elapsed = start.elapsed();
     slice.usage = Usage::of_this_process().since(usage);
