@@ -63,7 +63,7 @@ pub fn skip(reason: &str) {
 
 /// Runs a case in a thread of its own, in bounded time.
 pub fn run(engine: Engine, case: fn(&Runtime)) {
-    let (done, finished) = mpsc::channel();
+    let (done, finished) = mpsc::channel::<()>();
     let thread = std::thread::spawn(move || {
         let _done = done;
         if let Some(runtime) = runtime(engine) {
