@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
@@ -35,6 +35,8 @@ pub struct Machine {
     pub governor: Option<String>,
     /// Whether the file is in memory only.
     pub is_tmpfs: bool,
+    /// Whether the file is on a virtio disk.
+    pub is_virtio: bool,
 }
 
 impl Machine {
@@ -50,13 +52,15 @@ impl Machine {
         facts.add("hypervisor", hypervisor());
         let memory_available = meminfo("MemAvailable:");
         facts.add("memory", memory(memory_available));
-        let mut is_tmpfs = false;
+        let (mut is_tmpfs, mut is_virtio) = (false, false);
         if let Some(directory) = file.map(directory_of) {
             is_tmpfs =
                 statfs(directory).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC);
             if let Some(mount) = Mount::of(directory) {
                 facts.add("file system", Some(mount.describe()));
-                facts.add("device", device(&mount.device));
+                let device = Device::of(&mount.device);
+                is_virtio = device.as_ref().is_some_and(Device::is_virtio);
+                facts.add("device", device.map(|device| device.describe()));
             }
         }
         facts.add("io_uring", Some(ring_policy()));
@@ -68,6 +72,7 @@ impl Machine {
             memory_available,
             governor,
             is_tmpfs,
+            is_virtio,
         }
     }
 }
@@ -215,41 +220,60 @@ impl Mount {
     }
 }
 
-/// A block device by its number: name, model, kind, scheduler and queues.
-fn device(number: &str) -> Option<String> {
-    let link = fs::canonicalize(format!("/sys/dev/block/{number}")).ok()?;
-    let name = link.file_name()?.to_string_lossy().into_owned();
-    // A partition has its queue in the directory of the whole device.
-    let whole = if link.join("queue").is_dir() {
-        link.as_path()
-    } else {
-        link.parent()?
-    };
-    let mut parts = vec![name];
-    parts.extend(line(whole.join("device/model")).filter(|model| !model.is_empty()));
-    if whole.starts_with("/sys/devices/virtual") {
-        parts.push("virtual".to_owned());
-    } else if whole.to_string_lossy().contains("/virtio") {
-        parts.push("virtio: the host may cache what O_DIRECT does not".to_owned());
+/// A block device, or the one that a partition is on.
+struct Device {
+    name: String,
+    /// Its directory in /sys.
+    whole: PathBuf,
+}
+
+impl Device {
+    /// The device of a number such as `8:1`.
+    fn of(number: &str) -> Option<Device> {
+        let link = fs::canonicalize(format!("/sys/dev/block/{number}")).ok()?;
+        let name = link.file_name()?.to_string_lossy().into_owned();
+        // A partition has its queue in the directory of the whole device.
+        let whole = if link.join("queue").is_dir() {
+            link
+        } else {
+            link.parent()?.to_owned()
+        };
+        Some(Device { name, whole })
     }
-    if line(whole.join("queue/rotational")).as_deref() == Some("1") {
-        parts.push("reported as rotational".to_owned());
+
+    fn is_virtio(&self) -> bool {
+        self.whole.to_string_lossy().contains("/virtio")
     }
-    if let Some(scheduler) = line(whole.join("queue/scheduler")) {
-        let chosen = scheduler
-            .split(['[', ']'])
-            .nth(1)
-            .unwrap_or(&scheduler)
-            .to_owned();
-        parts.push(format!("scheduler {chosen}"));
+
+    /// Name, model, kind, scheduler and queues.
+    fn describe(&self) -> String {
+        let mut parts = vec![self.name.clone()];
+        let told = |path: &str| line(self.whole.join(path)).filter(|text| !text.is_empty());
+        parts.extend(told("device/model"));
+        if self.whole.starts_with("/sys/devices/virtual") {
+            parts.push("virtual".to_owned());
+        } else if self.is_virtio() {
+            parts.push("virtio: the host may cache what O_DIRECT does not".to_owned());
+        }
+        if told("queue/rotational").as_deref() == Some("1") {
+            parts.push("reported as rotational".to_owned());
+        }
+        if let Some(scheduler) = told("queue/scheduler") {
+            let chosen = scheduler
+                .split(['[', ']'])
+                .nth(1)
+                .unwrap_or(&scheduler)
+                .to_owned();
+            parts.push(format!("scheduler {chosen}"));
+        }
+        if let Some(requests) = told("queue/nr_requests") {
+            parts.push(format!("queue of {requests}"));
+        }
+        if let Ok(queues) = fs::read_dir(self.whole.join("mq")) {
+            parts.push(format!("hardware queues: {}", queues.count()));
+        }
+        parts.join(", ")
     }
-    if let Some(requests) = line(whole.join("queue/nr_requests")) {
-        parts.push(format!("queue of {requests}"));
-    }
-    if let Ok(queues) = fs::read_dir(whole.join("mq")) {
-        parts.push(format!("hardware queues: {}", queues.count()));
-    }
-    Some(parts.join(", "))
 }
 
 fn ring_policy() -> String {

@@ -59,6 +59,14 @@ fn about_file(machine: &Machine, target: &Target, asked: u64, warnings: &mut Vec
                 .to_owned(),
         );
     }
+    if machine.is_virtio {
+        warnings.push(
+            "the file is on a virtio disk, where a large read may take a queue entry for every \
+             scattered page of its buffer: reads of 64 KiB and more differ by up to a factor of \
+             2 by where a process's buffers happen to lie, whatever the engine"
+                .to_owned(),
+        );
+    }
     if target.is_sparse() {
         warnings.push(
             "the file has holes: reads of a hole never reach the device and look too fast"

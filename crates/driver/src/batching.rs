@@ -12,7 +12,7 @@ use crate::clock::Instant;
 /// Fewer bounded ops in flight than this are taken as they come.
 const IN_FLIGHT_MIN: usize = 4;
 /// A completion is never held back longer for the sake of others.
-const TIME_MAX: Duration = Duration::from_micros(300);
+const TIME_MAX: Duration = Duration::from_millis(1);
 /// While ops of other kinds are in flight too (sockets, whose peers wait), no longer than this.
 const TIME_MAX_MIXED: Duration = Duration::from_micros(50);
 
@@ -25,7 +25,10 @@ pub(crate) struct Batching {
 
 impl Batching {
     pub(crate) fn new() -> Batching {
-        Batching { interval_ns: 0, last: None }
+        Batching {
+            interval_ns: 0,
+            last: None,
+        }
     }
 
     /// How many completions to wait for and for how long, with so many ops in flight.
@@ -33,7 +36,11 @@ impl Batching {
         if bounded_count < IN_FLIGHT_MIN || self.interval_ns == 0 {
             return (1, Duration::ZERO);
         }
-        let time_max = if other_count == 0 { TIME_MAX } else { TIME_MAX_MIXED };
+        let time_max = if other_count == 0 {
+            TIME_MAX
+        } else {
+            TIME_MAX_MIXED
+        };
         let within_time = time_max.as_nanos() as u64 / self.interval_ns;
         let count = (bounded_count / 2).min(within_time as usize);
         if count < 2 {
@@ -68,7 +75,10 @@ mod tests {
     use super::*;
 
     fn at_pace(interval_us: u64) -> Batching {
-        Batching { interval_ns: interval_us * 1000, last: None }
+        Batching {
+            interval_ns: interval_us * 1000,
+            last: None,
+        }
     }
 
     #[test]
@@ -80,7 +90,7 @@ mod tests {
 
     #[test]
     fn half_of_what_is_in_flight_is_worth_waiting_for() {
-        assert_eq!(at_pace(10).plan(32, 0), (16, Duration::from_micros(300)));
+        assert_eq!(at_pace(10).plan(32, 0), (16, Duration::from_micros(320)));
         assert_eq!(at_pace(1).plan(32, 0), (16, Duration::from_micros(32)));
     }
 

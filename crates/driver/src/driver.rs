@@ -104,7 +104,11 @@ impl Driver {
 
     /// How the engine carries out `opcode` on this machine. `None` after the shutdown.
     pub fn support(&self, opcode: Opcode) -> Option<Support> {
-        self.inner.borrow().engine.as_ref().map(|engine| engine.support(opcode))
+        self.inner
+            .borrow()
+            .engine
+            .as_ref()
+            .map(|engine| engine.support(opcode))
     }
 
     /// Ops that were started and have not completed.
@@ -114,7 +118,11 @@ impl Driver {
 
     /// Threads that the driver has started.
     pub fn thread_count(&self) -> usize {
-        self.inner.borrow().engine.as_ref().map_or(0, |engine| engine.thread_count())
+        self.inner
+            .borrow()
+            .engine
+            .as_ref()
+            .map_or(0, |engine| engine.thread_count())
     }
 
     /// What wakes [`Driver::turn`] from another thread.
@@ -207,7 +215,9 @@ impl Driver {
     ) -> io::Result<()> {
         let mut borrow = self.inner.borrow_mut();
         let inner = &mut *borrow;
-        let Some(engine) = &mut inner.engine else { return Ok(()) };
+        let Some(engine) = &mut inner.engine else {
+            return Ok(());
+        };
         let bounded_count = inner.table.bounded_count();
         let wait = if wait {
             self.notifier.announce_sleep();
@@ -216,7 +226,11 @@ impl Driver {
             } else {
                 let other_count = inner.table.in_flight_count() - bounded_count;
                 let (batch_count, batch_time) = inner.batching.plan(bounded_count, other_count);
-                Wait::Until { deadline, batch_count, batch_time }
+                Wait::Until {
+                    deadline,
+                    batch_count,
+                    batch_time,
+                }
             }
         } else {
             Wait::No
@@ -231,7 +245,9 @@ impl Driver {
         }
         let bounded_left = inner.table.bounded_count();
         if bounded_count > 0 {
-            inner.batching.observe(bounded_count - bounded_left, bounded_left);
+            inner
+                .batching
+                .observe(bounded_count - bounded_left, bounded_left);
         }
         let mut finished = std::mem::take(&mut inner.finished);
         drop(borrow);
@@ -271,7 +287,9 @@ impl Driver {
         loop {
             {
                 let inner = &mut *self.inner.borrow_mut();
-                let Some(engine) = &mut inner.engine else { return 0 };
+                let Some(engine) = &mut inner.engine else {
+                    return 0;
+                };
                 let keys: Vec<Key> = inner.table.in_flight().collect();
                 if keys.is_empty() {
                     break;

@@ -43,7 +43,11 @@ pub(crate) enum Wait {
     /// Until something completes, somebody notifies, or the deadline passes. As long as only
     /// fewer than `batch_count` completions are there it waits on for them, but no longer than
     /// `batch_time`.
-    Until { deadline: Option<Instant>, batch_count: usize, batch_time: Duration },
+    Until {
+        deadline: Option<Instant>,
+        batch_count: usize,
+        batch_time: Duration,
+    },
 }
 
 /// A mechanism that carries ops out. One thread uses it.

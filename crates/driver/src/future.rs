@@ -22,11 +22,14 @@ pub unsafe trait Operation: Unpin + 'static {
     /// What the user gets: the result, and the buffer back.
     type Output;
 
+    /// The driver that carries the op out.
+    fn driver(&self) -> &Rc<Driver>;
+
     /// The op as plain data. Called once.
     fn prepare(&mut self) -> Op;
 
     /// Makes the output of a completion.
-    fn complete(self, driver: &Rc<Driver>, completion: Completion) -> Self::Output;
+    fn complete(self, completion: Completion) -> Self::Output;
 
     /// Nobody waits any more: disposes of what the completion yields, such as an open descriptor.
     fn discard(self, completion: Completion)
@@ -46,14 +49,15 @@ impl<O: Operation> Orphan for Abandoned<O> {
     }
 }
 
-enum State<O> {
+#[derive(Clone, Copy)]
+enum Stage {
     /// Not submitted.
-    Idle(O),
+    Idle,
     /// Cancelled before it was submitted, which it never will be.
-    Cancelled(O),
+    Cancelled,
     /// Submitted; the operation's memory is in use.
-    InFlight(Key, O),
-    /// The output was handed out, or is being made.
+    InFlight(Key),
+    /// The output was handed out.
     Finished,
 }
 
@@ -63,26 +67,28 @@ enum State<O> {
 /// that was faster has happened all the same, and what it yielded is disposed of.
 #[must_use = "an op is submitted when its future is polled"]
 pub struct OpFuture<O: Operation> {
-    driver: Rc<Driver>,
-    state: State<O>,
+    /// There until the future is finished.
+    operation: Option<O>,
+    stage: Stage,
 }
 
 impl<O: Operation> OpFuture<O> {
-    /// The future of `operation`, carried out by `driver`.
-    pub fn new(driver: &Rc<Driver>, operation: O) -> OpFuture<O> {
-        OpFuture { driver: driver.clone(), state: State::Idle(operation) }
+    /// The future of `operation`.
+    #[inline]
+    pub fn new(operation: O) -> OpFuture<O> {
+        OpFuture {
+            operation: Some(operation),
+            stage: Stage::Idle,
+        }
     }
 
     /// Asks for the op to end early. The future then yields `ECANCELED` and the buffer, or the
     /// op's own result if it was faster; an op that was not submitted yet never is.
     pub fn cancel(&mut self) {
-        self.state = match std::mem::replace(&mut self.state, State::Finished) {
-            State::Idle(operation) => State::Cancelled(operation),
-            State::InFlight(key, operation) => {
-                self.driver.cancel(key);
-                State::InFlight(key, operation)
-            }
-            state @ (State::Cancelled(_) | State::Finished) => state,
+        match (self.stage, &self.operation) {
+            (Stage::Idle, _) => self.stage = Stage::Cancelled,
+            (Stage::InFlight(key), Some(operation)) => operation.driver().cancel(key),
+            _ => {}
         }
     }
 }
@@ -93,57 +99,59 @@ impl<O: Operation> Future for OpFuture<O> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O::Output> {
         let this = &mut *self;
-        let completion = match &mut this.state {
-            State::Idle(operation) => {
+        let Some(operation) = &mut this.operation else {
+            panic!("an op's future was polled after it had finished")
+        };
+        let completion = match this.stage {
+            Stage::Idle => {
                 let op = operation.prepare();
                 // SAFETY: INV-BUF: the operation keeps what the op points at (its contract), and
                 // it stays in this future, or in the slot, until the completion.
-                match unsafe { this.driver.start(op, cx.waker()) } {
+                match unsafe { operation.driver().start(op, cx.waker()) } {
                     Started::Done(completion) => completion,
                     Started::Pending(key) => {
-                        let State::Idle(operation) =
-                            std::mem::replace(&mut this.state, State::Finished)
-                        else {
-                            unreachable!("matched above")
-                        };
-                        this.state = State::InFlight(key, operation);
+                        this.stage = Stage::InFlight(key);
                         return Poll::Pending;
                     }
                 }
             }
-            State::Cancelled(_) => Completion::error(libc::ECANCELED),
-            State::InFlight(key, _) => match this.driver.take(*key, cx.waker()) {
+            Stage::InFlight(key) => match operation.driver().take(key, cx.waker()) {
                 Some(completion) => completion,
                 None => return Poll::Pending,
             },
-            State::Finished => panic!("an op's future was polled after it had finished"),
+            Stage::Cancelled | Stage::Finished => Completion::error(libc::ECANCELED),
         };
-        match std::mem::replace(&mut this.state, State::Finished) {
-            State::Idle(operation) | State::Cancelled(operation) | State::InFlight(_, operation) => {
-                Poll::Ready(operation.complete(&this.driver, completion))
-            }
-            State::Finished => unreachable!("matched above"),
-        }
+        this.stage = Stage::Finished;
+        let operation = this.operation.take().expect("it was there a moment ago");
+        Poll::Ready(operation.complete(completion))
     }
 }
 
 impl<O: Operation> Drop for OpFuture<O> {
+    #[inline]
     fn drop(&mut self) {
-        if let State::InFlight(key, operation) = std::mem::replace(&mut self.state, State::Finished)
+        if let Stage::InFlight(key) = self.stage
+            && let Some(operation) = self.operation.take()
         {
-            self.driver.abandon(key, Box::new(Abandoned(operation)));
+            abandon(key, operation);
         }
     }
 }
 
+/// The future goes, its op is still in flight: the slot takes the operation over.
+#[cold]
+fn abandon<O: Operation>(key: Key, operation: O) {
+    let driver = operation.driver().clone();
+    driver.abandon(key, Box::new(Abandoned(operation)));
+}
+
 impl<O: Operation> fmt::Debug for OpFuture<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.state {
-            State::Idle(_) => "not submitted",
-            State::Cancelled(_) => "cancelled",
-            State::InFlight(..) => "in flight",
-            State::Finished => "finished",
-        };
-        write!(f, "OpFuture({state})")
+        f.write_str(match self.stage {
+            Stage::Idle => "OpFuture(not submitted)",
+            Stage::Cancelled => "OpFuture(cancelled)",
+            Stage::InFlight(_) => "OpFuture(in flight)",
+            Stage::Finished => "OpFuture(finished)",
+        })
     }
 }

@@ -23,7 +23,10 @@ impl Notifier {
         }
         // SAFETY: just made, owned by nobody else.
         let eventfd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Notifier { sleeping: AtomicBool::new(false), eventfd })
+        Ok(Notifier {
+            sleeping: AtomicBool::new(false),
+            eventfd,
+        })
     }
 
     /// The driver's thread is about to wait. What others queued before they notified is visible

@@ -39,8 +39,10 @@ impl Key {
     /// Back from user data; `None` for what an engine submitted for itself.
     pub(crate) fn from_user_data(user_data: u64) -> Option<Key> {
         let tagged_generation = (user_data >> 32) as u32;
-        (tagged_generation & TAG_INTERNAL == 0)
-            .then_some(Key { index: user_data as u32, tagged_generation })
+        (tagged_generation & TAG_INTERNAL == 0).then_some(Key {
+            index: user_data as u32,
+            tagged_generation,
+        })
     }
 
     /// User data for a submission of the engine's own, which no slot knows.
@@ -94,7 +96,12 @@ pub(crate) struct Table {
 
 impl Table {
     pub(crate) fn new() -> Table {
-        Table { slots: Vec::new(), first_free: NO_SLOT, in_flight_count: 0, bounded_count: 0 }
+        Table {
+            slots: Vec::new(),
+            first_free: NO_SLOT,
+            in_flight_count: 0,
+            bounded_count: 0,
+        }
     }
 
     pub(crate) fn in_flight_count(&self) -> usize {
@@ -108,7 +115,10 @@ impl Table {
     /// Slots that are in flight or completed and not yet taken.
     #[cfg(test)]
     pub(crate) fn used_count(&self) -> usize {
-        self.slots.iter().filter(|slot| !matches!(slot.state, State::Free { .. })).count()
+        self.slots
+            .iter()
+            .filter(|slot| !matches!(slot.state, State::Free { .. }))
+            .count()
     }
 
     /// Reserves a slot for an op about to start.
@@ -136,7 +146,11 @@ impl Table {
     fn grow(&mut self, bounded: bool, state: State) -> Key {
         let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 ops in flight");
         assert!(index < NO_SLOT);
-        self.slots.push(Slot { generation: 0, bounded, state });
+        self.slots.push(Slot {
+            generation: 0,
+            bounded,
+            state,
+        });
         Key::pack(index, 0, bounded)
     }
 
@@ -192,14 +206,18 @@ impl Table {
     /// replaces is handed out, because dropping one may run the user's code.
     #[inline]
     pub(crate) fn take(&mut self, key: Key, waker: &Waker) -> Result<Completion, Option<Waker>> {
-        let slot = self.slot(key).expect("a future's key stays valid until it takes the result");
+        let slot = self
+            .slot(key)
+            .expect("a future's key stays valid until it takes the result");
         match &mut slot.state {
             State::Done { completion } => {
                 let completion = *completion;
                 self.release(key);
                 Ok(completion)
             }
-            State::Waiting { waker: Some(current) } if current.will_wake(waker) => Err(None),
+            State::Waiting {
+                waker: Some(current),
+            } if current.will_wake(waker) => Err(None),
             State::Waiting { waker: current } => Err(current.replace(waker.clone())),
             State::Orphaned { .. } | State::Free { .. } => {
                 unreachable!("polled after its future was dropped")
@@ -213,7 +231,10 @@ impl Table {
         self.in_flight_count -= 1;
         self.bounded_count -= usize::from(key.is_bounded());
         let state = self.release(key);
-        debug_assert!(matches!(state, State::Waiting { waker: None }), "it was just inserted");
+        debug_assert!(
+            matches!(state, State::Waiting { waker: None }),
+            "it was just inserted"
+        );
     }
 
     /// Says who waits for an op that did not complete at submit.
@@ -232,7 +253,9 @@ impl Table {
         key: Key,
         orphan: Box<dyn Orphan>,
     ) -> Result<(Box<dyn Orphan>, Completion), Option<Waker>> {
-        let slot = self.slot(key).expect("a future's key stays valid until it takes the result");
+        let slot = self
+            .slot(key)
+            .expect("a future's key stays valid until it takes the result");
         match &mut slot.state {
             State::Done { completion } => {
                 let completion = *completion;
@@ -240,8 +263,7 @@ impl Table {
                 Ok((orphan, completion))
             }
             state @ State::Waiting { .. } => {
-                let State::Waiting { waker } =
-                    std::mem::replace(state, State::Orphaned { orphan })
+                let State::Waiting { waker } = std::mem::replace(state, State::Orphaned { orphan })
                 else {
                     unreachable!("matched above")
                 };
@@ -281,7 +303,10 @@ impl Key {
     #[inline]
     fn pack(index: u32, generation: u32, bounded: bool) -> Key {
         let tag = if bounded { TAG_BOUNDED } else { 0 };
-        Key { index, tagged_generation: generation | tag }
+        Key {
+            index,
+            tagged_generation: generation | tag,
+        }
     }
 }
 
@@ -294,10 +319,16 @@ mod tests {
         let mut table = Table::new();
         let first = table.insert(false);
         assert!(table.complete(first, Completion::new(1)).is_some());
-        assert_eq!(table.take(first, Waker::noop()).ok(), Some(Completion::new(1)));
+        assert_eq!(
+            table.take(first, Waker::noop()).ok(),
+            Some(Completion::new(1))
+        );
         let second = table.insert(false);
         assert_eq!(second.index(), first.index(), "the slot is reused");
-        assert!(table.complete(first, Completion::new(2)).is_none(), "the old key is stale");
+        assert!(
+            table.complete(first, Completion::new(2)).is_none(),
+            "the old key is stale"
+        );
         assert!(table.is_in_flight(second));
         assert_eq!(table.in_flight_count(), 1);
     }

@@ -77,8 +77,11 @@ struct Progress {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let runtime = Runtime::builder().engine(arguments.engine).build()?;
     runtime.block_on(async {
-        let file =
-            OpenOptions::new().read(true).direct(arguments.direct).open(&arguments.file).await?;
+        let file = OpenOptions::new()
+            .read(true)
+            .direct(arguments.direct)
+            .open(&arguments.file)
+            .await?;
         let metadata = file.metadata().await?;
         if metadata.is_dir() {
             return Err("is a directory; give a regular file".into());
@@ -88,12 +91,21 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         if block_count == 0 {
             return Err("has less than one block to read; give a larger file or span".into());
         }
-        let progress = Rc::new(Progress { read_count: Cell::new(0), stop: Cell::new(false) });
+        let progress = Rc::new(Progress {
+            read_count: Cell::new(0),
+            stop: Cell::new(false),
+        });
         let tasks: Vec<_> = (0..arguments.depth)
             .map(|seed| {
                 let random = fastrand::Rng::with_seed(seed.into());
                 let block_size = arguments.block_size as usize;
-                omniring::spawn(read(file.clone(), random, block_count, block_size, progress.clone()))
+                omniring::spawn(read(
+                    file.clone(),
+                    random,
+                    block_count,
+                    block_size,
+                    progress.clone(),
+                ))
             })
             .collect();
 

@@ -45,9 +45,7 @@ pub(crate) async fn offload<T: Send + 'static>(
 
 type Receiver<T> = oneshot::Receiver<Result<T, JoinError>>;
 
-fn start<T: Send + 'static>(
-    call: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<Receiver<T>> {
+fn start<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> io::Result<Receiver<T>> {
     let (sender, receiver) = oneshot::channel();
     current().driver.spawn_call(Box::new(move || {
         let result = catch_unwind(AssertUnwindSafe(call)).map_err(JoinError::Panicked);

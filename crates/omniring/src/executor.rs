@@ -130,7 +130,10 @@ impl Wake for MainWaker {
 impl Core {
     pub(crate) fn new(driver: Driver) -> Rc<Core> {
         let shared = Shared {
-            remote: Mutex::new(Remote { woken: Vec::new(), closed: false }),
+            remote: Mutex::new(Remote {
+                woken: Vec::new(),
+                closed: false,
+            }),
             has_remote: AtomicBool::new(false),
             main_woken: AtomicBool::new(false),
             unparker: driver.unparker(),
@@ -150,7 +153,10 @@ impl Core {
     /// If the thread is in one already.
     pub(crate) fn enter(self: &Rc<Core>) -> Entered {
         CURRENT.with_borrow_mut(|current| {
-            assert!(current.is_none(), "a runtime cannot run inside of another: use spawn");
+            assert!(
+                current.is_none(),
+                "a runtime cannot run inside of another: use spawn"
+            );
             *current = Some(self.clone());
         });
         Entered(())
@@ -197,7 +203,9 @@ impl Core {
 
     fn run_tasks(&self) {
         for _ in 0..TASKS_PER_TURN {
-            let Some(task) = self.queue.borrow_mut().pop_front() else { return };
+            let Some(task) = self.queue.borrow_mut().pop_front() else {
+                return;
+            };
             let index = task.index();
             if task.run() {
                 self.remove(index);
@@ -257,7 +265,9 @@ impl Core {
         let _entered = self.enter();
         self.tasks.borrow_mut().closed = true;
         loop {
-            let Some(task) = self.tasks.borrow_mut().list.pop() else { break };
+            let Some(task) = self.tasks.borrow_mut().list.pop() else {
+                break;
+            };
             task.shut_down();
         }
         let queue = std::mem::take(&mut *self.queue.borrow_mut());

@@ -45,7 +45,7 @@ pub use omniring_driver::{
 };
 
 pub use blocking::spawn_blocking;
-pub use io::{copy, AsyncRead, AsyncWrite};
+pub use io::{AsyncRead, AsyncWrite, copy};
 pub use runtime::{Builder, Runtime, Stats, spawn};
 pub use task::{JoinError, JoinHandle};
 pub use yielding::yield_now;

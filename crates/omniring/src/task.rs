@@ -75,7 +75,11 @@ impl std::fmt::Display for JoinError {
                     .downcast_ref::<&str>()
                     .copied()
                     .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-                write!(f, "the task panicked: {}", message.unwrap_or("(no message)"))
+                write!(
+                    f,
+                    "the task panicked: {}",
+                    message.unwrap_or("(no message)")
+                )
             }
         }
     }
@@ -245,7 +249,10 @@ impl Task {
             stage: UnsafeCell::new(Stage::Future(future)),
         });
         let header = NonNull::from(Box::leak(cell)).cast::<Header>();
-        let handle = JoinHandle { task: Task(header), output: PhantomData };
+        let handle = JoinHandle {
+            task: Task(header),
+            output: PhantomData,
+        };
         (Task(header), Task(header), handle)
     }
 
@@ -354,7 +361,10 @@ unsafe fn drop_reference(header: NonNull<Header>) {
     // SAFETY: the reference keeps the header alive until the subtraction.
     let (state, free) = unsafe {
         let header = header.as_ref();
-        (header.state.fetch_sub(REFERENCE, Release), header.vtable.free)
+        (
+            header.state.fetch_sub(REFERENCE, Release),
+            header.vtable.free,
+        )
     };
     if state / REFERENCE == 1 {
         fence(Acquire);
@@ -368,7 +378,9 @@ const WAKER: RawWakerVTable = RawWakerVTable::new(
     |data| {
         let header = header_of(data);
         // SAFETY: the waker that is cloned holds a reference.
-        unsafe { header.as_ref() }.state.fetch_add(REFERENCE, Relaxed);
+        unsafe { header.as_ref() }
+            .state
+            .fetch_add(REFERENCE, Relaxed);
         raw_waker(header)
     },
     |data| {
@@ -419,7 +431,11 @@ impl<T> JoinHandle<T> {
     /// Has the task's future dropped the next time it is the task's turn; a task that has
     /// finished by then keeps its output.
     pub fn abort(&self) {
-        let state = self.task.header().state.fetch_or(ABORTED | SCHEDULED, AcqRel);
+        let state = self
+            .task
+            .header()
+            .state
+            .fetch_or(ABORTED | SCHEDULED, AcqRel);
         if state & (SCHEDULED | RUNNING | COMPLETED) == 0 {
             self.task.header().state.fetch_add(REFERENCE, Relaxed);
             crate::executor::schedule(Task(self.task.0));
@@ -469,7 +485,11 @@ impl<T> Drop for JoinHandle<T> {
 
 impl<T> std::fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.is_finished() { "JoinHandle(finished)" } else { "JoinHandle(running)" })
+        f.write_str(if self.is_finished() {
+            "JoinHandle(finished)"
+        } else {
+            "JoinHandle(running)"
+        })
     }
 }
 

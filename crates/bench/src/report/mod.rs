@@ -26,6 +26,14 @@ pub fn figure(value: f64) -> String {
     grouped + rest
 }
 
+/// A difference in per cent: +4.2%, -42.6%, 0%.
+fn signed_percent(percent: f64) -> String {
+    match format!("{percent:+.1}%").as_str() {
+        "+0.0%" | "-0.0%" => "0%".to_owned(),
+        text => text.to_owned(),
+    }
+}
+
 /// A column of a row, for the table and the page.
 pub struct Column {
     /// Heading.

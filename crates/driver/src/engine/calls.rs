@@ -104,7 +104,10 @@ struct Descriptor {
     queues: [Queue; 3],
 }
 
-const EMPTY: Queue = Queue { first: NONE, last: NONE };
+const EMPTY: Queue = Queue {
+    first: NONE,
+    last: NONE,
+};
 const UNKNOWN: Descriptor = Descriptor {
     registered: false,
     unpollable: false,
@@ -182,10 +185,21 @@ impl Calls {
     }
 
     fn remember(&mut self, key: Key, op: Op, place: Place) {
-        let entry = Entry { key, op, place, cancelled: false, previous: NONE, next: NONE };
+        let entry = Entry {
+            key,
+            op,
+            place,
+            cancelled: false,
+            previous: NONE,
+            next: NONE,
+        };
         let index = key.index();
         if index >= self.entries.len() {
-            let nothing = Entry { op: Op::Nop {}, place: Place::Nowhere, ..entry };
+            let nothing = Entry {
+                op: Op::Nop {},
+                place: Place::Nowhere,
+                ..entry
+            };
             self.entries.resize(index + 1, nothing);
         }
         self.entries[index] = entry;
@@ -224,7 +238,9 @@ impl Calls {
     }
 
     fn registered(&mut self, fd: RawFd) -> Option<&mut Descriptor> {
-        self.descriptors.get_mut(fd as usize).filter(|descriptor| descriptor.registered)
+        self.descriptors
+            .get_mut(fd as usize)
+            .filter(|descriptor| descriptor.registered)
     }
 
     /// Registers `fd` for whatever may happen to it.
@@ -232,12 +248,15 @@ impl Calls {
         if self.descriptor(fd).registered {
             return Ok(());
         }
-        let events = libc::EPOLLIN
-            | libc::EPOLLOUT
-            | libc::EPOLLPRI
-            | libc::EPOLLRDHUP
-            | libc::EPOLLET;
-        epoll_control(&self.epoll, libc::EPOLL_CTL_ADD, fd, events as u32, fd as u64)?;
+        let events =
+            libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET;
+        epoll_control(
+            &self.epoll,
+            libc::EPOLL_CTL_ADD,
+            fd,
+            events as u32,
+            fd as u64,
+        )?;
         let stream = is_stream(fd);
         let descriptor = self.descriptor(fd);
         // What it is ready for now comes as the first event.
@@ -252,7 +271,13 @@ impl Calls {
     }
 
     /// The op of `key` was attempted and has to wait. Says how to go on if it need not.
-    fn wait_for(&mut self, key: Key, fd: RawFd, interest: Interest, known: bool) -> Option<Attempt> {
+    fn wait_for(
+        &mut self,
+        key: Key,
+        fd: RawFd,
+        interest: Interest,
+        known: bool,
+    ) -> Option<Attempt> {
         if self.descriptor(fd).unpollable {
             return Some(Attempt::MayBlock);
         }
@@ -345,7 +370,9 @@ impl Calls {
 
     /// A short read of a stream took all there was: the next one has to wait for an event.
     fn has_drained(&self, op: &Op, completion: Completion) -> bool {
-        let Op::Recv { handle, len, .. } = *op else { return false };
+        let Op::Recv { handle, len, .. } = *op else {
+            return false;
+        };
         (1..len as i32).contains(&completion.result)
             && self
                 .descriptors
@@ -380,7 +407,9 @@ impl Calls {
     fn on_event(&mut self, event: libc::epoll_event) {
         let fd = event.u64 as RawFd;
         let events = event.events as c_int;
-        let Some(descriptor) = self.descriptors.get_mut(fd as usize) else { return };
+        let Some(descriptor) = self.descriptors.get_mut(fd as usize) else {
+            return;
+        };
         let gone = events & (libc::EPOLLHUP | libc::EPOLLERR) != 0;
         let end = gone || events & libc::EPOLLRDHUP != 0;
         descriptor.readable |= end || events & (libc::EPOLLIN | libc::EPOLLPRI) != 0;
@@ -431,7 +460,9 @@ impl Calls {
 
     /// What came back from the pool.
     fn on_outcome(&mut self, key: Key, outcome: Outcome) {
-        let Some(&mut Entry { op, cancelled, .. }) = self.entry(key) else { return };
+        let Some(&mut Entry { op, cancelled, .. }) = self.entry(key) else {
+            return;
+        };
         match outcome {
             Outcome::Done(completion) => {
                 self.end(key, completion);
@@ -483,7 +514,9 @@ impl Calls {
         };
         let timespec = timeout.map(seconds);
         let result = if self.has_pwait2 && timeout.is_some_and(|timeout| !timeout.is_zero()) {
-            let timespec = timespec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+            let timespec = timespec
+                .as_ref()
+                .map_or(std::ptr::null(), std::ptr::from_ref);
             // SAFETY: the events' capacity is `count`; the timespec is null or a local.
             unsafe {
                 libc::syscall(
@@ -566,7 +599,9 @@ impl Engine for Calls {
                 }
             }
             (Class::Clock, _) => {
-                let Op::Timeout { after } = op else { unreachable!("the only op of its class") };
+                let Op::Timeout { after } = op else {
+                    unreachable!("the only op of its class")
+                };
                 // SAFETY: the caller's contract: it points at a timespec.
                 let after = unsafe { *after };
                 let (Ok(seconds), Ok(nanos @ 0..1_000_000_000)) =
@@ -622,9 +657,11 @@ impl Engine for Calls {
         self.take_outcomes()?;
         self.expire_timeouts();
         let (deadline, batch_count, batch_time) = match wait {
-            Wait::Until { deadline, batch_count, batch_time } if self.ended.is_empty() => {
-                (deadline, batch_count, batch_time)
-            }
+            Wait::Until {
+                deadline,
+                batch_count,
+                batch_time,
+            } if self.ended.is_empty() => (deadline, batch_count, batch_time),
             _ => (Some(crate::clock::now()), 1, Duration::ZERO),
         };
         let waits = matches!(wait, Wait::Until { .. }) && self.ended.is_empty();
@@ -645,7 +682,11 @@ impl Engine for Calls {
         }
         // No event yet: either nothing has happened, or the pool's outcomes are fewer than asked.
         if count == 0 {
-            let timeout = if self.pool.is_behind() { timeout } else { Some(Duration::ZERO) };
+            let timeout = if self.pool.is_behind() {
+                timeout
+            } else {
+                Some(Duration::ZERO)
+            };
             count = self.wait(timeout)?;
         }
         for at in 0..count {
@@ -674,7 +715,9 @@ impl Engine for Calls {
 
     fn forget(&mut self, handle: Handle) {
         let fd = handle.fd();
-        let Some(descriptor) = self.descriptors.get(fd as usize).copied() else { return };
+        let Some(descriptor) = self.descriptors.get(fd as usize).copied() else {
+            return;
+        };
         // A handle outlives its ops; what a raw user of the driver left behind must not act on
         // the next owner of the number.
         for queue in descriptor.queues {
@@ -724,13 +767,29 @@ fn epoll_control(
 /// The descriptor and direction whose readiness decides when an op goes on, where that is one.
 fn direction(op: &Op) -> Option<(RawFd, Interest)> {
     let (handle, interest) = match *op {
-        Op::Read { handle, position: Position::Cursor, .. }
-        | Op::ReadVectored { handle, position: Position::Cursor, .. }
+        Op::Read {
+            handle,
+            position: Position::Cursor,
+            ..
+        }
+        | Op::ReadVectored {
+            handle,
+            position: Position::Cursor,
+            ..
+        }
         | Op::Accept { handle, .. }
         | Op::Recv { handle, .. }
         | Op::RecvMsg { handle, .. } => (handle, Interest::Read),
-        Op::Write { handle, position: Position::Cursor, .. }
-        | Op::WriteVectored { handle, position: Position::Cursor, .. }
+        Op::Write {
+            handle,
+            position: Position::Cursor,
+            ..
+        }
+        | Op::WriteVectored {
+            handle,
+            position: Position::Cursor,
+            ..
+        }
         | Op::Connect { handle, .. }
         | Op::Send { handle, .. }
         | Op::SendMsg { handle, .. } => (handle, Interest::Write),

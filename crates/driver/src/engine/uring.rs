@@ -51,7 +51,11 @@ pub(crate) struct Uring {
 
 impl Uring {
     /// Sets up a ring and proves it with an op that goes through the kernel and back.
-    pub(crate) fn new(entry_count: u32, threads_max: usize, thread_name: &str) -> io::Result<Uring> {
+    pub(crate) fn new(
+        entry_count: u32,
+        threads_max: usize,
+        thread_name: &str,
+    ) -> io::Result<Uring> {
         let ring = Ring::new(entry_count, (entry_count * 4).max(4096))?;
         let notifier = Arc::new(Notifier::new()?);
         let in_kernel = ring.probe();
@@ -87,7 +91,11 @@ impl Uring {
         // SAFETY: a nop points at nothing.
         unsafe { self.ring.push(sqe) };
         let timeout = Some(Duration::from_secs(5));
-        self.ring.enter_and_wait(&RingWait { count: 1, batch_time: Duration::ZERO, timeout })?;
+        self.ring.enter_and_wait(&RingWait {
+            count: 1,
+            batch_time: Duration::ZERO,
+            timeout,
+        })?;
         let cqe = self.ring.pop();
         self.ring.release_popped();
         match cqe {
@@ -178,7 +186,13 @@ impl Uring {
             } else {
                 0
             };
-            completed.push((key, Completion { result: cqe.result, flags }));
+            completed.push((
+                key,
+                Completion {
+                    result: cqe.result,
+                    flags,
+                },
+            ));
         }
         self.ring.release_popped();
     }
@@ -198,22 +212,39 @@ impl Uring {
     /// Enters the kernel, for as long as `wait` says.
     fn enter(&mut self, wait: Wait) -> io::Result<()> {
         let idle = self.ended.is_empty() && !self.ring.has_completions();
-        let Wait::Until { deadline, batch_count, batch_time } = wait else {
+        let Wait::Until {
+            deadline,
+            batch_count,
+            batch_time,
+        } = wait
+        else {
             return self.enter_now();
         };
         let timeout = deadline.map(|at| at.saturating_duration_since(crate::clock::now()));
         if !idle || timeout == Some(Duration::ZERO) || !self.backlog.is_empty() {
             return self.enter_now();
         }
-        let one = RingWait { count: 1, batch_time: Duration::ZERO, timeout };
+        let one = RingWait {
+            count: 1,
+            batch_time: Duration::ZERO,
+            timeout,
+        };
         if batch_count <= 1 || timeout.is_some_and(|timeout| timeout <= batch_time) {
             return self.ring.enter_and_wait(&one);
         }
         let count = u32::try_from(batch_count).unwrap_or(u32::MAX);
         if self.ring.has_min_wait() {
-            return self.ring.enter_and_wait(&RingWait { count, batch_time, timeout });
+            return self.ring.enter_and_wait(&RingWait {
+                count,
+                batch_time,
+                timeout,
+            });
         }
-        let short = RingWait { count, batch_time: Duration::ZERO, timeout: Some(batch_time) };
+        let short = RingWait {
+            count,
+            batch_time: Duration::ZERO,
+            timeout: Some(batch_time),
+        };
         self.ring.enter_and_wait(&short)?;
         if self.ring.has_completions() {
             return Ok(());
@@ -251,7 +282,11 @@ impl Engine for Uring {
 
     fn cancel(&mut self, key: Key) {
         let user_data = key.to_user_data();
-        if let Some(at) = self.backlog.iter().position(|sqe| sqe.user_data == user_data) {
+        if let Some(at) = self
+            .backlog
+            .iter()
+            .position(|sqe| sqe.user_data == user_data)
+        {
             self.backlog.remove(at);
             self.ended.push((key, Completion::error(libc::ECANCELED)));
             return;

@@ -18,24 +18,32 @@ use crate::op::{Completion, Handle, Op, Position};
 pub(super) const IOV_MAX: usize = 1024;
 
 /// See [`nop`].
-pub struct Nop(());
+pub struct Nop {
+    driver: Rc<Driver>,
+}
 
 // SAFETY: no pointers.
 unsafe impl Operation for Nop {
     type Output = io::Result<()>;
 
+    fn driver(&self) -> &Rc<Driver> {
+        &self.driver
+    }
+
     fn prepare(&mut self) -> Op {
         Op::Nop {}
     }
 
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> io::Result<()> {
+    fn complete(self, completion: Completion) -> io::Result<()> {
         unit(completion)
     }
 }
 
 /// Goes through the driver and back.
 pub fn nop(driver: &Rc<Driver>) -> OpFuture<Nop> {
-    OpFuture::new(driver, Nop(()))
+    OpFuture::new(Nop {
+        driver: driver.clone(),
+    })
 }
 
 /// See [`read`].
@@ -49,6 +57,10 @@ pub struct Read<B> {
 unsafe impl<B: IoBufMut> Operation for Read<B> {
     type Output = (io::Result<usize>, B);
 
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
+    }
+
     #[inline]
     fn prepare(&mut self) -> Op {
         Op::Read {
@@ -60,17 +72,14 @@ unsafe impl<B: IoBufMut> Operation for Read<B> {
     }
 
     #[inline]
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+    fn complete(self, completion: Completion) -> Self::Output {
         filled(count(completion), self.buf)
     }
 }
 
 /// A buffer after an op wrote to it.
 #[inline]
-pub(super) fn filled<B: IoBufMut>(
-    result: io::Result<usize>,
-    mut buf: B,
-) -> (io::Result<usize>, B) {
+pub(super) fn filled<B: IoBufMut>(result: io::Result<usize>, mut buf: B) -> (io::Result<usize>, B) {
     if let Ok(count) = result {
         // SAFETY: the kernel wrote so many bytes, which is at most what it was offered.
         unsafe { buf.set_filled(count.min(buf.capacity())) };
@@ -79,12 +88,12 @@ pub(super) fn filled<B: IoBufMut>(
 }
 
 /// Reads into `buf`, up to its capacity: the bytes read, 0 at the end of the file.
-pub fn read<B: IoBufMut>(
-    handle: &SharedHandle,
-    buf: B,
-    position: Position,
-) -> OpFuture<Read<B>> {
-    OpFuture::new(handle.driver(), Read { handle: handle.clone(), buf, position })
+pub fn read<B: IoBufMut>(handle: &SharedHandle, buf: B, position: Position) -> OpFuture<Read<B>> {
+    OpFuture::new(Read {
+        handle: handle.clone(),
+        buf,
+        position,
+    })
 }
 
 /// See [`write`].
@@ -98,6 +107,10 @@ pub struct Write<B> {
 unsafe impl<B: IoBuf> Operation for Write<B> {
     type Output = (io::Result<usize>, B);
 
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
+    }
+
     #[inline]
     fn prepare(&mut self) -> Op {
         Op::Write {
@@ -109,14 +122,18 @@ unsafe impl<B: IoBuf> Operation for Write<B> {
     }
 
     #[inline]
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+    fn complete(self, completion: Completion) -> Self::Output {
         (count(completion), self.buf)
     }
 }
 
 /// Writes the initialised bytes of `buf`: the bytes written, which may be fewer.
 pub fn write<B: IoBuf>(handle: &SharedHandle, buf: B, position: Position) -> OpFuture<Write<B>> {
-    OpFuture::new(handle.driver(), Write { handle: handle.clone(), buf, position })
+    OpFuture::new(Write {
+        handle: handle.clone(),
+        buf,
+        position,
+    })
 }
 
 /// See [`read_vectored`].
@@ -132,6 +149,10 @@ pub struct ReadVectored<B> {
 unsafe impl<B: IoBufMut> Operation for ReadVectored<B> {
     type Output = (io::Result<usize>, Vec<B>);
 
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
+    }
+
     fn prepare(&mut self) -> Op {
         self.iov = self.bufs.iter_mut().take(IOV_MAX).map(iovec_mut).collect();
         Op::ReadVectored {
@@ -142,7 +163,7 @@ unsafe impl<B: IoBufMut> Operation for ReadVectored<B> {
         }
     }
 
-    fn complete(mut self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+    fn complete(mut self, completion: Completion) -> Self::Output {
         let result = count(completion);
         if let Ok(count) = result {
             fill_in_order(&mut self.bufs, count);
@@ -152,11 +173,17 @@ unsafe impl<B: IoBufMut> Operation for ReadVectored<B> {
 }
 
 pub(super) fn iovec_mut<B: IoBufMut>(buf: &mut B) -> iovec {
-    iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.capacity() }
+    iovec {
+        iov_base: buf.as_mut_ptr().cast(),
+        iov_len: buf.capacity(),
+    }
 }
 
 pub(super) fn iovec_ref<B: IoBuf>(buf: &B) -> iovec {
-    iovec { iov_base: buf.as_ptr().cast_mut().cast(), iov_len: buf.len() }
+    iovec {
+        iov_base: buf.as_ptr().cast_mut().cast(),
+        iov_len: buf.len(),
+    }
 }
 
 /// Tells the buffers of a vectored read what arrived in each.
@@ -175,8 +202,13 @@ pub fn read_vectored<B: IoBufMut>(
     bufs: Vec<B>,
     position: Position,
 ) -> OpFuture<ReadVectored<B>> {
-    let operation = ReadVectored { handle: handle.clone(), bufs, iov: Vec::new(), position };
-    OpFuture::new(handle.driver(), operation)
+    let operation = ReadVectored {
+        handle: handle.clone(),
+        bufs,
+        iov: Vec::new(),
+        position,
+    };
+    OpFuture::new(operation)
 }
 
 /// See [`write_vectored`].
@@ -191,6 +223,10 @@ pub struct WriteVectored<B> {
 unsafe impl<B: IoBuf> Operation for WriteVectored<B> {
     type Output = (io::Result<usize>, Vec<B>);
 
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
+    }
+
     fn prepare(&mut self) -> Op {
         self.iov = self.bufs.iter().take(IOV_MAX).map(iovec_ref).collect();
         Op::WriteVectored {
@@ -201,7 +237,7 @@ unsafe impl<B: IoBuf> Operation for WriteVectored<B> {
         }
     }
 
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+    fn complete(self, completion: Completion) -> Self::Output {
         (count(completion), self.bufs)
     }
 }
@@ -212,8 +248,13 @@ pub fn write_vectored<B: IoBuf>(
     bufs: Vec<B>,
     position: Position,
 ) -> OpFuture<WriteVectored<B>> {
-    let operation = WriteVectored { handle: handle.clone(), bufs, iov: Vec::new(), position };
-    OpFuture::new(handle.driver(), operation)
+    let operation = WriteVectored {
+        handle: handle.clone(),
+        bufs,
+        iov: Vec::new(),
+        position,
+    };
+    OpFuture::new(operation)
 }
 
 /// An operation on one handle without memory of its own: see the functions that return it.
@@ -227,11 +268,15 @@ pub struct OnHandle {
 unsafe impl Operation for OnHandle {
     type Output = io::Result<u32>;
 
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
+    }
+
     fn prepare(&mut self) -> Op {
         (self.op)(self.handle.handle(), self.arguments)
     }
 
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> io::Result<u32> {
+    fn complete(self, completion: Completion) -> io::Result<u32> {
         completion.into_result()
     }
 }
@@ -241,7 +286,11 @@ pub(super) fn on_handle(
     op: fn(Handle, [u64; 3]) -> Op,
     arguments: [u64; 3],
 ) -> OpFuture<OnHandle> {
-    OpFuture::new(handle.driver(), OnHandle { handle: handle.clone(), op, arguments })
+    OpFuture::new(OnHandle {
+        handle: handle.clone(),
+        op,
+        arguments,
+    })
 }
 
 /// Makes what was written durable: data and metadata, or with `data_only` just what is needed to
@@ -249,7 +298,10 @@ pub(super) fn on_handle(
 pub fn fsync(handle: &SharedHandle, data_only: bool) -> OpFuture<OnHandle> {
     on_handle(
         handle,
-        |handle, [data_only, ..]| Op::Fsync { handle, data_only: data_only != 0 },
+        |handle, [data_only, ..]| Op::Fsync {
+            handle,
+            data_only: data_only != 0,
+        },
         [data_only.into(), 0, 0],
     )
 }
@@ -258,14 +310,23 @@ pub fn fsync(handle: &SharedHandle, data_only: bool) -> OpFuture<OnHandle> {
 pub fn allocate(handle: &SharedHandle, mode: c_int, offset: u64, len: u64) -> OpFuture<OnHandle> {
     on_handle(
         handle,
-        |handle, [mode, offset, len]| Op::Allocate { handle, mode: mode as c_int, offset, len },
+        |handle, [mode, offset, len]| Op::Allocate {
+            handle,
+            mode: mode as c_int,
+            offset,
+            len,
+        },
         [mode as u64, offset, len],
     )
 }
 
 /// Makes the file `len` bytes long. Yields 0.
 pub fn truncate(handle: &SharedHandle, len: u64) -> OpFuture<OnHandle> {
-    on_handle(handle, |handle, [len, ..]| Op::Truncate { handle, len }, [len, 0, 0])
+    on_handle(
+        handle,
+        |handle, [len, ..]| Op::Truncate { handle, len },
+        [len, 0, 0],
+    )
 }
 
 /// Waits for some of `events` (`POLLIN` and so on), for an error or a hang-up: yields what is
@@ -273,7 +334,10 @@ pub fn truncate(handle: &SharedHandle, len: u64) -> OpFuture<OnHandle> {
 pub fn poll(handle: &SharedHandle, events: i16) -> OpFuture<OnHandle> {
     on_handle(
         handle,
-        |handle, [events, ..]| Op::Poll { handle, events: events as i16 },
+        |handle, [events, ..]| Op::Poll {
+            handle,
+            events: events as i16,
+        },
         [events as u64, 0, 0],
     )
 }
@@ -291,10 +355,12 @@ pub struct Splice {
 unsafe impl Operation for Splice {
     type Output = io::Result<usize>;
 
+    fn driver(&self) -> &Rc<Driver> {
+        self.from.driver()
+    }
+
     fn prepare(&mut self) -> Op {
-        let offset = |offset: Option<u64>| {
-            offset.map_or(Position::Cursor, Position::At).offset()
-        };
+        let offset = |offset: Option<u64>| offset.map_or(Position::Cursor, Position::At).offset();
         Op::Splice {
             from: self.from.handle(),
             from_offset: offset(self.from_offset),
@@ -305,7 +371,7 @@ unsafe impl Operation for Splice {
         }
     }
 
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> io::Result<usize> {
+    fn complete(self, completion: Completion) -> io::Result<usize> {
         count(completion)
     }
 }
@@ -321,12 +387,19 @@ pub fn splice(
     len: usize,
 ) -> OpFuture<Splice> {
     let len = op_len(len);
-    let operation = Splice { from: from.clone(), from_offset, to: to.clone(), to_offset, len };
-    OpFuture::new(from.driver(), operation)
+    let operation = Splice {
+        from: from.clone(),
+        from_offset,
+        to: to.clone(),
+        to_offset,
+        len,
+    };
+    OpFuture::new(operation)
 }
 
 /// See [`close`].
 pub struct Close {
+    driver: Rc<Driver>,
     /// Until the op is prepared.
     fd: Option<OwnedFd>,
     /// From then on: the kernel's to close.
@@ -348,13 +421,23 @@ impl Close {
 unsafe impl Operation for Close {
     type Output = io::Result<()>;
 
-    fn prepare(&mut self) -> Op {
-        self.submitted = self.fd.take().expect("prepared once").into_raw_fd();
-        Op::Close { handle: Handle::from_fd(self.submitted) }
+    fn driver(&self) -> &Rc<Driver> {
+        &self.driver
     }
 
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> io::Result<()> {
-        if self.close_if_cancelled(completion) { Ok(()) } else { unit(completion) }
+    fn prepare(&mut self) -> Op {
+        self.submitted = self.fd.take().expect("prepared once").into_raw_fd();
+        Op::Close {
+            handle: Handle::from_fd(self.submitted),
+        }
+    }
+
+    fn complete(self, completion: Completion) -> io::Result<()> {
+        if self.close_if_cancelled(completion) {
+            Ok(())
+        } else {
+            unit(completion)
+        }
     }
 
     fn discard(self, completion: Completion) {
@@ -365,7 +448,11 @@ unsafe impl Operation for Close {
 /// Closes a descriptor, with the error that dropping it would hide. It is closed in any case,
 /// even if the future is dropped.
 pub fn close(driver: &Rc<Driver>, fd: OwnedFd) -> OpFuture<Close> {
-    OpFuture::new(driver, Close { fd: Some(fd), submitted: -1 })
+    OpFuture::new(Close {
+        driver: driver.clone(),
+        fd: Some(fd),
+        submitted: -1,
+    })
 }
 
 /// See [`read_dir`].
@@ -378,6 +465,10 @@ pub struct ReadDir {
 unsafe impl Operation for ReadDir {
     type Output = (io::Result<usize>, Vec<u8>);
 
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
+    }
+
     fn prepare(&mut self) -> Op {
         Op::ReadDir {
             handle: self.handle.handle(),
@@ -386,7 +477,7 @@ unsafe impl Operation for ReadDir {
         }
     }
 
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+    fn complete(self, completion: Completion) -> Self::Output {
         filled(count(completion), self.buf)
     }
 }
@@ -394,21 +485,33 @@ unsafe impl Operation for ReadDir {
 /// Reads directory entries, as `getdents64(2)` lays them out, into the capacity of `buf`: the
 /// bytes written, 0 after the last entry.
 pub fn read_dir(handle: &SharedHandle, buf: Vec<u8>) -> OpFuture<ReadDir> {
-    OpFuture::new(handle.driver(), ReadDir { handle: handle.clone(), buf })
+    OpFuture::new(ReadDir {
+        handle: handle.clone(),
+        buf,
+    })
 }
 
 /// See [`timeout`].
-pub struct Timeout(Box<libc::timespec>);
+pub struct Timeout {
+    driver: Rc<Driver>,
+    after: Box<libc::timespec>,
+}
 
 // SAFETY: the time is on the heap and the operation owns it.
 unsafe impl Operation for Timeout {
     type Output = io::Result<()>;
 
-    fn prepare(&mut self) -> Op {
-        Op::Timeout { after: &raw const *self.0 }
+    fn driver(&self) -> &Rc<Driver> {
+        &self.driver
     }
 
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> io::Result<()> {
+    fn prepare(&mut self) -> Op {
+        Op::Timeout {
+            after: &raw const *self.after,
+        }
+    }
+
+    fn complete(self, completion: Completion) -> io::Result<()> {
         match completion.result {
             result if result == -libc::ETIME => Ok(()),
             _ => unit(completion),
@@ -422,5 +525,8 @@ pub fn timeout(driver: &Rc<Driver>, after: std::time::Duration) -> OpFuture<Time
         tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: after.subsec_nanos().into(),
     };
-    OpFuture::new(driver, Timeout(Box::new(timespec)))
+    OpFuture::new(Timeout {
+        driver: driver.clone(),
+        after: Box::new(timespec),
+    })
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use libc::{iovec, msghdr, socklen_t};
 
-use super::file::{OnHandle, filled, fill_in_order, iovec_mut, iovec_ref, on_handle};
+use super::file::{OnHandle, fill_in_order, filled, iovec_mut, iovec_ref, on_handle};
 use super::path::{close_unwanted, handle_of};
 use super::{count, op_len, unit};
 use crate::addr::RawAddr;
@@ -19,6 +19,7 @@ use crate::op::{Completion, Op};
 
 /// See [`socket`].
 pub struct Socket {
+    driver: Rc<Driver>,
     domain: c_int,
     kind: c_int,
     protocol: c_int,
@@ -28,13 +29,26 @@ pub struct Socket {
 unsafe impl Operation for Socket {
     type Output = io::Result<SharedHandle>;
 
-    fn prepare(&mut self) -> Op {
-        let Socket { domain, kind, protocol } = *self;
-        Op::Socket { domain, kind, protocol }
+    fn driver(&self) -> &Rc<Driver> {
+        &self.driver
     }
 
-    fn complete(self, driver: &Rc<Driver>, completion: Completion) -> Self::Output {
-        handle_of(driver, completion)
+    fn prepare(&mut self) -> Op {
+        let Socket {
+            domain,
+            kind,
+            protocol,
+            ..
+        } = *self;
+        Op::Socket {
+            domain,
+            kind,
+            protocol,
+        }
+    }
+
+    fn complete(self, completion: Completion) -> Self::Output {
+        handle_of(&self.driver, completion)
     }
 
     fn discard(self, completion: Completion) {
@@ -49,7 +63,12 @@ pub fn socket(
     kind: c_int,
     protocol: c_int,
 ) -> OpFuture<Socket> {
-    OpFuture::new(driver, Socket { domain, kind, protocol })
+    OpFuture::new(Socket {
+        driver: driver.clone(),
+        domain,
+        kind,
+        protocol,
+    })
 }
 
 /// An operation on a socket that takes an address: see [`bind`] and [`connect`].
@@ -63,38 +82,60 @@ pub struct OnAddress {
 unsafe impl Operation for OnAddress {
     type Output = io::Result<()>;
 
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
+    }
+
     fn prepare(&mut self) -> Op {
-        let (handle, addr, addr_len) =
-            (self.handle.handle(), self.addr.as_ptr(), self.addr.len());
+        let (handle, addr, addr_len) = (self.handle.handle(), self.addr.as_ptr(), self.addr.len());
         if self.is_bind {
-            Op::Bind { handle, addr, addr_len }
+            Op::Bind {
+                handle,
+                addr,
+                addr_len,
+            }
         } else {
-            Op::Connect { handle, addr, addr_len }
+            Op::Connect {
+                handle,
+                addr,
+                addr_len,
+            }
         }
     }
 
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+    fn complete(self, completion: Completion) -> Self::Output {
         unit(completion)
     }
 }
 
 /// Gives a socket its own address.
 pub fn bind(handle: &SharedHandle, addr: RawAddr) -> OpFuture<OnAddress> {
-    let operation = OnAddress { handle: handle.clone(), addr: Box::new(addr), is_bind: true };
-    OpFuture::new(handle.driver(), operation)
+    let operation = OnAddress {
+        handle: handle.clone(),
+        addr: Box::new(addr),
+        is_bind: true,
+    };
+    OpFuture::new(operation)
 }
 
 /// Connects a socket. After a cancel its state is undefined: it is only good for closing.
 pub fn connect(handle: &SharedHandle, addr: RawAddr) -> OpFuture<OnAddress> {
-    let operation = OnAddress { handle: handle.clone(), addr: Box::new(addr), is_bind: false };
-    OpFuture::new(handle.driver(), operation)
+    let operation = OnAddress {
+        handle: handle.clone(),
+        addr: Box::new(addr),
+        is_bind: false,
+    };
+    OpFuture::new(operation)
 }
 
 /// Makes a socket listen. Yields 0.
 pub fn listen(handle: &SharedHandle, backlog: c_int) -> OpFuture<OnHandle> {
     on_handle(
         handle,
-        |handle, [backlog, ..]| Op::Listen { handle, backlog: backlog as c_int },
+        |handle, [backlog, ..]| Op::Listen {
+            handle,
+            backlog: backlog as c_int,
+        },
         [backlog as u64, 0, 0],
     )
 }
@@ -108,7 +149,10 @@ pub fn shutdown(handle: &SharedHandle, how: std::net::Shutdown) -> OpFuture<OnHa
     };
     on_handle(
         handle,
-        |handle, [how, ..]| Op::Shutdown { handle, how: how as c_int },
+        |handle, [how, ..]| Op::Shutdown {
+            handle,
+            how: how as c_int,
+        },
         [how as u64, 0, 0],
     )
 }
@@ -125,6 +169,10 @@ pub struct SetOption {
 unsafe impl Operation for SetOption {
     type Output = io::Result<()>;
 
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
+    }
+
     fn prepare(&mut self) -> Op {
         Op::SetOption {
             handle: self.handle.handle(),
@@ -135,7 +183,7 @@ unsafe impl Operation for SetOption {
         }
     }
 
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+    fn complete(self, completion: Completion) -> Self::Output {
         unit(completion)
     }
 }
@@ -147,7 +195,12 @@ pub fn set_option(
     name: c_int,
     value: Box<[u8]>,
 ) -> OpFuture<SetOption> {
-    OpFuture::new(handle.driver(), SetOption { handle: handle.clone(), level, name, value })
+    OpFuture::new(SetOption {
+        handle: handle.clone(),
+        level,
+        name,
+        value,
+    })
 }
 
 /// See [`option`].
@@ -163,6 +216,10 @@ pub struct GetOption {
 unsafe impl Operation for GetOption {
     type Output = io::Result<Vec<u8>>;
 
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
+    }
+
     fn prepare(&mut self) -> Op {
         Op::GetOption {
             handle: self.handle.handle(),
@@ -173,7 +230,7 @@ unsafe impl Operation for GetOption {
         }
     }
 
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+    fn complete(self, completion: Completion) -> Self::Output {
         unit(completion)?;
         let mut value = self.value.into_vec();
         value.truncate(*self.len as usize);
@@ -190,7 +247,13 @@ pub fn option(
 ) -> OpFuture<GetOption> {
     let value = vec![0; len_max].into_boxed_slice();
     let len = Box::new(len_max as socklen_t);
-    OpFuture::new(handle.driver(), GetOption { handle: handle.clone(), level, name, value, len })
+    OpFuture::new(GetOption {
+        handle: handle.clone(),
+        level,
+        name,
+        value,
+        len,
+    })
 }
 
 /// See [`accept`].
@@ -203,13 +266,21 @@ pub struct Accept {
 unsafe impl Operation for Accept {
     type Output = io::Result<(SharedHandle, RawAddr)>;
 
-    fn prepare(&mut self) -> Op {
-        let (addr, addr_len) = self.addr.as_out();
-        Op::Accept { handle: self.handle.handle(), addr, addr_len }
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
     }
 
-    fn complete(self, driver: &Rc<Driver>, completion: Completion) -> Self::Output {
-        Ok((handle_of(driver, completion)?, *self.addr))
+    fn prepare(&mut self) -> Op {
+        let (addr, addr_len) = self.addr.as_out();
+        Op::Accept {
+            handle: self.handle.handle(),
+            addr,
+            addr_len,
+        }
+    }
+
+    fn complete(self, completion: Completion) -> Self::Output {
+        Ok((handle_of(self.handle.driver(), completion)?, *self.addr))
     }
 
     fn discard(self, completion: Completion) {
@@ -219,8 +290,11 @@ unsafe impl Operation for Accept {
 
 /// Takes the next connection: its handle and the peer's address.
 pub fn accept(handle: &SharedHandle) -> OpFuture<Accept> {
-    let operation = Accept { handle: handle.clone(), addr: Box::new(RawAddr::room()) };
-    OpFuture::new(handle.driver(), operation)
+    let operation = Accept {
+        handle: handle.clone(),
+        addr: Box::new(RawAddr::room()),
+    };
+    OpFuture::new(operation)
 }
 
 /// See [`recv`].
@@ -234,6 +308,10 @@ pub struct Recv<B> {
 unsafe impl<B: IoBufMut> Operation for Recv<B> {
     type Output = (io::Result<usize>, B);
 
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
+    }
+
     #[inline]
     fn prepare(&mut self) -> Op {
         Op::Recv {
@@ -246,7 +324,7 @@ unsafe impl<B: IoBufMut> Operation for Recv<B> {
     }
 
     #[inline]
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+    fn complete(self, completion: Completion) -> Self::Output {
         // What a short receive left behind is nothing, or the engine knows better.
         let is_short = completion.result > 0
             && (completion.result as usize) < self.buf.capacity()
@@ -260,7 +338,11 @@ unsafe impl<B: IoBufMut> Operation for Recv<B> {
 /// Receives into `buf`, up to its capacity: the bytes received, 0 at the end of the stream.
 /// `flags` may hold `MSG_PEEK`.
 pub fn recv<B: IoBufMut>(handle: &SharedHandle, buf: B, flags: c_int) -> OpFuture<Recv<B>> {
-    OpFuture::new(handle.driver(), Recv { handle: handle.clone(), buf, flags })
+    OpFuture::new(Recv {
+        handle: handle.clone(),
+        buf,
+        flags,
+    })
 }
 
 /// See [`send`].
@@ -274,6 +356,10 @@ pub struct Send<B> {
 unsafe impl<B: IoBuf> Operation for Send<B> {
     type Output = (io::Result<usize>, B);
 
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
+    }
+
     #[inline]
     fn prepare(&mut self) -> Op {
         Op::Send {
@@ -285,14 +371,18 @@ unsafe impl<B: IoBuf> Operation for Send<B> {
     }
 
     #[inline]
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+    fn complete(self, completion: Completion) -> Self::Output {
         (count(completion), self.buf)
     }
 }
 
 /// Sends the initialised bytes of `buf`: the bytes sent, which may be fewer.
 pub fn send<B: IoBuf>(handle: &SharedHandle, buf: B, flags: c_int) -> OpFuture<Send<B>> {
-    OpFuture::new(handle.driver(), Send { handle: handle.clone(), buf, flags })
+    OpFuture::new(Send {
+        handle: handle.clone(),
+        buf,
+        flags,
+    })
 }
 
 /// The parts of a message that the kernel finds through pointers.
@@ -306,7 +396,11 @@ impl Message {
     fn new(addr: RawAddr) -> Box<Message> {
         // SAFETY: an all-zero header is an empty message.
         let header = unsafe { zeroed() };
-        Box::new(Message { header, iov: Vec::new(), addr })
+        Box::new(Message {
+            header,
+            iov: Vec::new(),
+            addr,
+        })
     }
 
     /// Points the header at the parts, which stay where they are in the box.
@@ -346,18 +440,35 @@ pub struct MessageReceived {
 unsafe impl<B: IoBufMut> Operation for RecvMsg<B> {
     type Output = (io::Result<MessageReceived>, Vec<B>);
 
-    fn prepare(&mut self) -> Op {
-        let iov = self.bufs.iter_mut().take(super::file::IOV_MAX).map(iovec_mut).collect();
-        let msg = self.message.link(iov);
-        Op::RecvMsg { handle: self.handle.handle(), msg, flags: self.flags }
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
     }
 
-    fn complete(mut self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+    fn prepare(&mut self) -> Op {
+        let iov = self
+            .bufs
+            .iter_mut()
+            .take(super::file::IOV_MAX)
+            .map(iovec_mut)
+            .collect();
+        let msg = self.message.link(iov);
+        Op::RecvMsg {
+            handle: self.handle.handle(),
+            msg,
+            flags: self.flags,
+        }
+    }
+
+    fn complete(mut self, completion: Completion) -> Self::Output {
         let result = count(completion).map(|count| {
             fill_in_order(&mut self.bufs, count);
             let mut from = self.message.addr.clone();
             from.set_len(self.message.header.msg_namelen);
-            MessageReceived { count, from, flags: self.message.header.msg_flags }
+            MessageReceived {
+                count,
+                from,
+                flags: self.message.header.msg_flags,
+            }
         });
         (result, self.bufs)
     }
@@ -370,7 +481,12 @@ pub fn recv_msg<B: IoBufMut>(
     flags: c_int,
 ) -> OpFuture<RecvMsg<B>> {
     let message = Message::new(RawAddr::room());
-    OpFuture::new(handle.driver(), RecvMsg { handle: handle.clone(), bufs, message, flags })
+    OpFuture::new(RecvMsg {
+        handle: handle.clone(),
+        bufs,
+        message,
+        flags,
+    })
 }
 
 /// See [`send_msg`].
@@ -385,13 +501,26 @@ pub struct SendMsg<B> {
 unsafe impl<B: IoBuf> Operation for SendMsg<B> {
     type Output = (io::Result<usize>, Vec<B>);
 
-    fn prepare(&mut self) -> Op {
-        let iov = self.bufs.iter().take(super::file::IOV_MAX).map(iovec_ref).collect();
-        let msg = self.message.link(iov);
-        Op::SendMsg { handle: self.handle.handle(), msg, flags: self.flags }
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
     }
 
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+    fn prepare(&mut self) -> Op {
+        let iov = self
+            .bufs
+            .iter()
+            .take(super::file::IOV_MAX)
+            .map(iovec_ref)
+            .collect();
+        let msg = self.message.link(iov);
+        Op::SendMsg {
+            handle: self.handle.handle(),
+            msg,
+            flags: self.flags,
+        }
+    }
+
+    fn complete(self, completion: Completion) -> Self::Output {
         (count(completion), self.bufs)
     }
 }
@@ -404,5 +533,10 @@ pub fn send_msg<B: IoBuf>(
     flags: c_int,
 ) -> OpFuture<SendMsg<B>> {
     let message = Message::new(to.unwrap_or_else(RawAddr::none));
-    OpFuture::new(handle.driver(), SendMsg { handle: handle.clone(), bufs, message, flags })
+    OpFuture::new(SendMsg {
+        handle: handle.clone(),
+        bufs,
+        message,
+        flags,
+    })
 }

@@ -13,6 +13,7 @@ use crate::op::{Completion, Handle, Op};
 
 /// See [`open`].
 pub struct Open {
+    driver: Rc<Driver>,
     path: CString,
     flags: c_int,
     mode: u32,
@@ -21,6 +22,10 @@ pub struct Open {
 // SAFETY: the path is on the heap and the operation owns it.
 unsafe impl Operation for Open {
     type Output = io::Result<SharedHandle>;
+
+    fn driver(&self) -> &Rc<Driver> {
+        &self.driver
+    }
 
     fn prepare(&mut self) -> Op {
         Op::Open {
@@ -31,8 +36,8 @@ unsafe impl Operation for Open {
         }
     }
 
-    fn complete(self, driver: &Rc<Driver>, completion: Completion) -> Self::Output {
-        handle_of(driver, completion)
+    fn complete(self, completion: Completion) -> Self::Output {
+        handle_of(&self.driver, completion)
     }
 
     fn discard(self, completion: Completion) {
@@ -55,11 +60,17 @@ pub(super) fn close_unwanted(completion: Completion) {
 
 /// Opens `path`, with the flags and mode of `openat(2)`.
 pub fn open(driver: &Rc<Driver>, path: CString, flags: c_int, mode: u32) -> OpFuture<Open> {
-    OpFuture::new(driver, Open { path, flags, mode })
+    OpFuture::new(Open {
+        driver: driver.clone(),
+        path,
+        flags,
+        mode,
+    })
 }
 
 /// See [`stat`] and [`stat_path`].
 pub struct Stat {
+    driver: Rc<Driver>,
     handle: Option<SharedHandle>,
     path: CString,
     flags: c_int,
@@ -70,9 +81,16 @@ pub struct Stat {
 unsafe impl Operation for Stat {
     type Output = io::Result<Box<libc::statx>>;
 
+    fn driver(&self) -> &Rc<Driver> {
+        &self.driver
+    }
+
     fn prepare(&mut self) -> Op {
         Op::Stat {
-            dir: self.handle.as_ref().map_or(Handle::CURRENT_DIR, SharedHandle::handle),
+            dir: self
+                .handle
+                .as_ref()
+                .map_or(Handle::CURRENT_DIR, SharedHandle::handle),
             path: self.path.as_ptr(),
             flags: self.flags,
             mask: libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_DIOALIGN,
@@ -80,7 +98,7 @@ unsafe impl Operation for Stat {
         }
     }
 
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+    fn complete(self, completion: Completion) -> Self::Output {
         unit(completion)?;
         // SAFETY: the kernel fills the structure when the call succeeds.
         Ok(unsafe { self.out.assume_init() })
@@ -90,22 +108,30 @@ unsafe impl Operation for Stat {
 /// What `statx(2)` knows of an open file.
 pub fn stat(handle: &SharedHandle) -> OpFuture<Stat> {
     let operation = Stat {
+        driver: handle.driver().clone(),
         handle: Some(handle.clone()),
         path: CString::default(),
         flags: libc::AT_EMPTY_PATH,
         out: Box::new(MaybeUninit::uninit()),
     };
-    OpFuture::new(handle.driver(), operation)
+    OpFuture::new(operation)
 }
 
 /// What `statx(2)` knows of a path; with `AT_SYMLINK_NOFOLLOW` in `flags`, of the link itself.
 pub fn stat_path(driver: &Rc<Driver>, path: CString, flags: c_int) -> OpFuture<Stat> {
     let out = Box::new(MaybeUninit::uninit());
-    OpFuture::new(driver, Stat { handle: None, path, flags, out })
+    OpFuture::new(Stat {
+        driver: driver.clone(),
+        handle: None,
+        path,
+        flags,
+        out,
+    })
 }
 
 /// An operation on one or two paths: see the functions that return it.
 pub struct OnPath {
+    driver: Rc<Driver>,
     first: CString,
     second: CString,
     argument: u32,
@@ -116,11 +142,15 @@ pub struct OnPath {
 unsafe impl Operation for OnPath {
     type Output = io::Result<()>;
 
+    fn driver(&self) -> &Rc<Driver> {
+        &self.driver
+    }
+
     fn prepare(&mut self) -> Op {
         (self.op)(&self.first, &self.second, self.argument)
     }
 
-    fn complete(self, _: &Rc<Driver>, completion: Completion) -> Self::Output {
+    fn complete(self, completion: Completion) -> Self::Output {
         unit(completion)
     }
 }
@@ -136,7 +166,13 @@ pub fn rename(driver: &Rc<Driver>, from: CString, to: CString, flags: u32) -> Op
         to: to.as_ptr(),
         flags,
     };
-    OpFuture::new(driver, OnPath { first: from, second: to, argument: flags, op })
+    OpFuture::new(OnPath {
+        driver: driver.clone(),
+        first: from,
+        second: to,
+        argument: flags,
+        op,
+    })
 }
 
 /// Removes a file's name, or with `AT_REMOVEDIR` in `flags` an empty directory.
@@ -147,14 +183,30 @@ pub fn unlink(driver: &Rc<Driver>, path: CString, flags: c_int) -> OpFuture<OnPa
         flags: flags as c_int,
     };
     let second = CString::default();
-    OpFuture::new(driver, OnPath { first: path, second, argument: flags as u32, op })
+    OpFuture::new(OnPath {
+        driver: driver.clone(),
+        first: path,
+        second,
+        argument: flags as u32,
+        op,
+    })
 }
 
 /// Makes a directory with these permissions, less the process's umask.
 pub fn make_dir(driver: &Rc<Driver>, path: CString, mode: u32) -> OpFuture<OnPath> {
-    let op = |path: &CStr, _: &CStr, mode| Op::MakeDir { dir: HERE, path: path.as_ptr(), mode };
+    let op = |path: &CStr, _: &CStr, mode| Op::MakeDir {
+        dir: HERE,
+        path: path.as_ptr(),
+        mode,
+    };
     let second = CString::default();
-    OpFuture::new(driver, OnPath { first: path, second, argument: mode, op })
+    OpFuture::new(OnPath {
+        driver: driver.clone(),
+        first: path,
+        second,
+        argument: mode,
+        op,
+    })
 }
 
 /// Gives the file at `from` the further name `to`.
@@ -166,7 +218,13 @@ pub fn link(driver: &Rc<Driver>, from: CString, to: CString) -> OpFuture<OnPath>
         to: to.as_ptr(),
         flags: 0,
     };
-    OpFuture::new(driver, OnPath { first: from, second: to, argument: 0, op })
+    OpFuture::new(OnPath {
+        driver: driver.clone(),
+        first: from,
+        second: to,
+        argument: 0,
+        op,
+    })
 }
 
 /// Makes `path` a symbolic link to `target`.
@@ -176,5 +234,11 @@ pub fn symlink(driver: &Rc<Driver>, target: CString, path: CString) -> OpFuture<
         dir: HERE,
         path: path.as_ptr(),
     };
-    OpFuture::new(driver, OnPath { first: target, second: path, argument: 0, op })
+    OpFuture::new(OnPath {
+        driver: driver.clone(),
+        first: target,
+        second: path,
+        argument: 0,
+        op,
+    })
 }

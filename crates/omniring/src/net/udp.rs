@@ -37,7 +37,11 @@ impl UdpSocket {
     pub async fn bind(addrs: impl ToSocketAddrs) -> io::Result<UdpSocket> {
         first_of(addrs, async |addr: SocketAddr| {
             let bind = async {
-                let domain = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+                let domain = if addr.is_ipv4() {
+                    libc::AF_INET
+                } else {
+                    libc::AF_INET6
+                };
                 let driver = &current().driver;
                 let handle =
                     ops::socket(driver, domain, libc::SOCK_DGRAM, libc::IPPROTO_UDP).await?;
@@ -53,7 +57,10 @@ impl UdpSocket {
 
     /// From now on sends to, and receives from, this address only.
     pub async fn connect(&self, addrs: impl ToSocketAddrs) -> io::Result<()> {
-        first_of(addrs, async |addr| ops::connect(&self.handle, RawAddr::from(addr)).await).await
+        first_of(addrs, async |addr| {
+            ops::connect(&self.handle, RawAddr::from(addr)).await
+        })
+        .await
     }
 
     /// Receives a datagram from the connected address: its length. What `buf` has no room for is
@@ -85,8 +92,7 @@ impl UdpSocket {
             Ok(addrs) => addrs[0],
             Err(error) => return (Err(error), buf),
         };
-        let (result, mut bufs) =
-            ops::send_msg(&self.handle, vec![buf], Some(to.into()), 0).await;
+        let (result, mut bufs) = ops::send_msg(&self.handle, vec![buf], Some(to.into()), 0).await;
         (result, bufs.pop().expect("the buffer comes back"))
     }
 

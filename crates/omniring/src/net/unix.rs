@@ -20,9 +20,14 @@ async fn unix_socket(kind: i32) -> io::Result<SharedHandle> {
 }
 
 fn path_addr(path: &Path) -> io::Result<RawAddr> {
-    SocketAddr::from_pathname(path).map(|addr| RawAddr::from(&addr)).map_err(|error| {
-        io::Error::new(error.kind(), format!("{} as a socket's name: {error}", path.display()))
-    })
+    SocketAddr::from_pathname(path)
+        .map(|addr| RawAddr::from(&addr))
+        .map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("{} as a socket's name: {error}", path.display()),
+            )
+        })
 }
 
 fn naming(path: &Path, error: io::Error) -> io::Error {
@@ -85,7 +90,9 @@ impl UnixListener {
     pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
         let path = path.as_ref();
         let addr = path_addr(path)?;
-        UnixListener::bind_raw(addr).await.map_err(|error| naming(path, error))
+        UnixListener::bind_raw(addr)
+            .await
+            .map_err(|error| naming(path, error))
     }
 
     /// Listens at an address, which may be abstract.
@@ -128,13 +135,17 @@ impl UnixDatagram {
         let path = path.as_ref();
         let addr = path_addr(path)?;
         let handle = unix_socket(libc::SOCK_DGRAM).await?;
-        ops::bind(&handle, addr).await.map_err(|error| naming(path, error))?;
+        ops::bind(&handle, addr)
+            .await
+            .map_err(|error| naming(path, error))?;
         Ok(UnixDatagram { handle })
     }
 
     /// A socket without a name, which can send.
     pub async fn unbound() -> io::Result<UnixDatagram> {
-        Ok(UnixDatagram { handle: unix_socket(libc::SOCK_DGRAM).await? })
+        Ok(UnixDatagram {
+            handle: unix_socket(libc::SOCK_DGRAM).await?,
+        })
     }
 
     /// Two sockets that are connected to each other.

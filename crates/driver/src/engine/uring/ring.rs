@@ -58,9 +58,7 @@ const FLAG_LADDER: [u32; 4] = [
         | sys::IORING_SETUP_DEFER_TASKRUN
         | sys::IORING_SETUP_TASKRUN_FLAG,
     // 5.19
-    sys::IORING_SETUP_SUBMIT_ALL
-        | sys::IORING_SETUP_COOP_TASKRUN
-        | sys::IORING_SETUP_TASKRUN_FLAG,
+    sys::IORING_SETUP_SUBMIT_ALL | sys::IORING_SETUP_COOP_TASKRUN | sys::IORING_SETUP_TASKRUN_FLAG,
     0,
 ];
 
@@ -152,7 +150,11 @@ impl Ring {
         params.cq_entries = completion_count;
         // SAFETY: the parameters are a local.
         let fd = unsafe {
-            libc::syscall(libc::SYS_io_uring_setup, entry_count as c_long, &raw mut params)
+            libc::syscall(
+                libc::SYS_io_uring_setup,
+                entry_count as c_long,
+                &raw mut params,
+            )
         };
         if fd < 0 {
             return Err(io::Error::last_os_error());
@@ -168,7 +170,11 @@ impl Ring {
         }
 
         let has_array = flags & sys::IORING_SETUP_NO_SQARRAY == 0;
-        let array_len = if has_array { params.sq_entries as usize * 4 } else { 0 };
+        let array_len = if has_array {
+            params.sq_entries as usize * 4
+        } else {
+            0
+        };
         let sq_len = params.sq_off.array as usize + array_len;
         let cq_len = params.cq_off.cqes as usize + params.cq_entries as usize * size_of::<Cqe>();
         let rings = Mapping::new(fd.as_raw_fd(), sq_len.max(cq_len), sys::IORING_OFF_SQ_RING)?;
@@ -258,7 +264,11 @@ impl Ring {
                 c_long::from(count),
             )
         };
-        if result < 0 { Err(errno()) } else { Ok(result as i32) }
+        if result < 0 {
+            Err(errno())
+        } else {
+            Ok(result as i32)
+        }
     }
 
     /// Which opcodes the kernel has, by number (5.6).
@@ -305,7 +315,8 @@ impl Ring {
     #[inline]
     pub(crate) fn staged_count(&self) -> u32 {
         // SAFETY: the kernel's head lives as long as the mapping.
-        self.sq_tail_local.wrapping_sub(unsafe { (*self.sq_head).load(Ordering::Acquire) })
+        self.sq_tail_local
+            .wrapping_sub(unsafe { (*self.sq_head).load(Ordering::Acquire) })
     }
 
     /// Fills in the next entry; false if the queue is full.
@@ -385,7 +396,9 @@ impl Ring {
             sigmask: 0,
             sigmask_sz: 8,
             min_wait_usec: u32::try_from(wait.batch_time.as_micros()).unwrap_or(u32::MAX),
-            ts: timespec.as_ref().map_or(0, |timespec| std::ptr::from_ref(timespec) as u64),
+            ts: timespec
+                .as_ref()
+                .map_or(0, |timespec| std::ptr::from_ref(timespec) as u64),
         };
         // SAFETY: the argument and what it points at are locals.
         let result = unsafe {
