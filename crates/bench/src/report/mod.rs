@@ -65,10 +65,7 @@ pub const COLUMNS: &[Column] = &[
     Column {
         name: "vs uring",
         about: "difference of ops/s from uring, median of the differences within rounds",
-        value: |row| {
-            row.vs_uring_percent
-                .map(|percent| format!("{percent:+.1}%"))
-        },
+        value: |row| row.vs_uring_percent.map(signed_percent),
     },
     Column {
         name: "cpu us",
