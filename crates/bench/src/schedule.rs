@@ -301,8 +301,8 @@ fn unsaturated(slices: &[Slice]) -> Option<String> {
     let busy = median(slices.iter().map(busy))?;
     (busy < SATURATED).then(|| {
         format!(
-            "the server used only {:.0} % of its core: its rate is the load generator's, \
-             compare the processor time per op",
+            "the server used only {:.0} % of its core: the load generator or other programs \
+             limit its rate, so compare the processor time per op",
             busy * 100.0
         )
     })

@@ -119,7 +119,7 @@ fn a_file_that_may_not_be_read_is_a_mistake() {
     let scratch = scratch();
     let path = scratch.path().join("secret");
     fs::write(&path, vec![1; 1 << 20]).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::File::open(&path).is_ok() {
         return; // root may read everything
     }
