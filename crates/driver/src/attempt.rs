@@ -494,6 +494,11 @@ unsafe fn transfer(
         interest: direction.interest(),
     };
     match at(-1, libc::RWF_NOWAIT) {
+        // SAFETY: the caller's contract.
+        Ok(moved) if unsafe { is_partial(fd, iov, count, moved) } => {
+            // SAFETY: the caller's contract.
+            finish(Ok(unsafe { transfer_rest(direction, fd, iov, count, moved) }))
+        }
         Err(libc::EAGAIN) => wait,
         // The object does not know how not to wait (terminals, some file systems): ask first.
         Err(libc::EOPNOTSUPP) => match is_ready(fd, direction.interest()) {
@@ -506,6 +511,62 @@ unsafe fn transfer(
         },
         result => finish(result),
     }
+}
+
+/// Whether an attempt that was told not to wait for the device moved only what was cached: a
+/// transfer of a file is short at the end of the file only, as the ring has it.
+///
+/// # Safety
+/// `iov` points at `count` entries.
+unsafe fn is_partial(fd: RawFd, iov: *const iovec, count: c_int, moved: i32) -> bool {
+    // SAFETY: the caller's contract.
+    let iov = unsafe { std::slice::from_raw_parts(iov, count as usize) };
+    let len: usize = iov.iter().map(|part| part.iov_len).sum();
+    if moved <= 0 || moved as usize >= len {
+        return false;
+    }
+    // SAFETY: an all-zero stat is valid, and the kernel fills it in.
+    let (result, stat) = unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        (libc::fstat(fd, &raw mut stat), stat)
+    };
+    result == 0 && matches!(stat.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFBLK)
+}
+
+/// Goes on at the cursor after `moved` bytes, with waiting: the bytes moved in all.
+///
+/// # Safety
+/// As for [`transfer`].
+#[cold]
+unsafe fn transfer_rest(
+    direction: Direction,
+    fd: RawFd,
+    iov: *const iovec,
+    count: c_int,
+    moved: i32,
+) -> i32 {
+    let mut skip = moved as usize;
+    // SAFETY: the caller's contract.
+    let rest: Vec<iovec> = unsafe { std::slice::from_raw_parts(iov, count as usize) }
+        .iter()
+        .map(|part| {
+            let skipped = skip.min(part.iov_len);
+            skip -= skipped;
+            iovec {
+                iov_base: part.iov_base.wrapping_byte_add(skipped),
+                iov_len: part.iov_len - skipped,
+            }
+        })
+        .collect();
+    // SAFETY: parts of what the caller handed over.
+    let result = call(|| unsafe {
+        match direction {
+            Direction::Read => libc::readv(fd, rest.as_ptr(), count),
+            Direction::Write => libc::writev(fd, rest.as_ptr(), count),
+        }
+    });
+    // What was moved before an error counts; the error comes again with the next op.
+    moved + result.unwrap_or(0)
 }
 
 fn finish(result: Result<i32, c_int>) -> Outcome {
