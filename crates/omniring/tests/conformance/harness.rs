@@ -116,3 +116,11 @@ pub fn thread_count() -> usize {
         .expect("procfs is mounted")
         .count()
 }
+
+/// The errno of an op that has to fail.
+pub fn errno<T>(result: std::io::Result<T>) -> i32 {
+    match result {
+        Ok(_) => panic!("it succeeded, and was to fail"),
+        Err(error) => error.raw_os_error().unwrap_or_else(|| panic!("no errno: {error:?}")),
+    }
+}
