@@ -98,8 +98,9 @@ struct Descriptor {
     stream: bool,
     readable: bool,
     writable: bool,
-    /// The other side is gone: reads will not wait any more, whatever the last one said.
-    hung_up: bool,
+    /// A short read need not have taken all there was: the other side is gone, and reads will not
+    /// wait any more, or it has sent urgent data, where a read stops.
+    never_drained: bool,
     /// Ops that wait, by [`Interest`].
     queues: [Queue; 3],
 }
@@ -114,7 +115,7 @@ const UNKNOWN: Descriptor = Descriptor {
     stream: false,
     readable: true,
     writable: true,
-    hung_up: false,
+    never_drained: false,
     queues: [EMPTY; 3],
 };
 
@@ -370,14 +371,16 @@ impl Calls {
 
     /// A short read of a stream took all there was: the next one has to wait for an event.
     fn has_drained(&self, op: &Op, completion: Completion) -> bool {
-        let Op::Recv { handle, len, .. } = *op else {
+        let Op::Recv { handle, len, flags, .. } = *op else {
             return false;
         };
-        (1..len as i32).contains(&completion.result)
+        // A look at the data, or the urgent byte, leaves the rest where it is.
+        flags & (libc::MSG_PEEK | libc::MSG_OOB) == 0
+            && (1..len as i32).contains(&completion.result)
             && self
                 .descriptors
                 .get(handle.fd() as usize)
-                .is_some_and(|descriptor| descriptor.stream && !descriptor.hung_up)
+                .is_some_and(|descriptor| descriptor.stream && !descriptor.never_drained)
     }
 
     /// An op completed on the driver's thread.
@@ -414,7 +417,7 @@ impl Calls {
         let end = gone || events & libc::EPOLLRDHUP != 0;
         descriptor.readable |= end || events & (libc::EPOLLIN | libc::EPOLLPRI) != 0;
         descriptor.writable |= gone || events & libc::EPOLLOUT != 0;
-        descriptor.hung_up |= end;
+        descriptor.never_drained |= end || events & libc::EPOLLPRI != 0;
         let (readable, writable) = (descriptor.readable, descriptor.writable);
         if readable {
             self.advance(fd, Interest::Read);
