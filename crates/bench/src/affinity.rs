@@ -8,9 +8,7 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 /// The cores that this process may run on, in order.
 pub fn cores() -> Vec<usize> {
     match sched_getaffinity(Pid::from_raw(0)) {
-        Ok(set) => (0..CpuSet::count())
-            .filter(|&core| set.is_set(core).unwrap_or(false))
-            .collect(),
+        Ok(set) => (0..CpuSet::count()).filter(|&core| set.is_set(core).unwrap_or(false)).collect(),
         Err(_) => vec![0],
     }
 }

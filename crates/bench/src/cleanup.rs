@@ -17,10 +17,8 @@ struct Leftovers {
     children: Vec<Pid>,
 }
 
-static LEFTOVERS: Mutex<Leftovers> = Mutex::new(Leftovers {
-    files: Vec::new(),
-    children: Vec::new(),
-});
+static LEFTOVERS: Mutex<Leftovers> =
+    Mutex::new(Leftovers { files: Vec::new(), children: Vec::new() });
 
 fn leftovers() -> MutexGuard<'static, Leftovers> {
     LEFTOVERS.lock().unwrap_or_else(PoisonError::into_inner)

@@ -41,10 +41,7 @@ impl Contender {
 pub fn all() -> Vec<Contender> {
     let engines = engines::names().into_iter().map(Contender::Engine);
     let fio = Backend::ALL.iter().copied().map(Contender::Fio);
-    std::iter::once(Contender::Floor)
-        .chain(engines)
-        .chain(fio)
-        .collect()
+    std::iter::once(Contender::Floor).chain(engines).chain(fio).collect()
 }
 
 /// The contenders that a comma separated list of names or patterns selects; with
@@ -63,11 +60,8 @@ pub fn select(list: Option<&str>) -> Result<Vec<Contender>, Error> {
         });
         items.collect::<Vec<_>>().join(",")
     });
-    let chosen =
-        select::select(&names, spelled.as_deref()).map_err(|name| Error::UnknownEngine {
-            name,
-            valid: names.join(", "),
-        })?;
+    let chosen = select::select(&names, spelled.as_deref())
+        .map_err(|name| Error::UnknownEngine { name, valid: names.join(", ") })?;
     let mut contenders: Vec<Contender> =
         chosen.into_iter().map(|index| all[index].clone()).collect();
     if list.is_none() {
@@ -90,10 +84,7 @@ fn available(contender: &Contender) -> Result<(), Error> {
     };
     match reason {
         None => Ok(()),
-        Some(reason) => Err(Error::EngineUnavailable {
-            engine: contender.name(),
-            reason,
-        }),
+        Some(reason) => Err(Error::EngineUnavailable { engine: contender.name(), reason }),
     }
 }
 

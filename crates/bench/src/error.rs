@@ -149,18 +149,9 @@ mod tests {
     #[test]
     fn messages_are_one_line_with_a_remedy() {
         let errors = [
-            Error::UnknownEngine {
-                name: "x".into(),
-                valid: "floor, uring".into(),
-            },
-            Error::IsDirectory {
-                path: "/tmp".into(),
-            },
-            Error::NoSpace {
-                path: "f".into(),
-                wanted: 2 << 30,
-                free: 1 << 20,
-            },
+            Error::UnknownEngine { name: "x".into(), valid: "floor, uring".into() },
+            Error::IsDirectory { path: "/tmp".into() },
+            Error::NoSpace { path: "f".into(), wanted: 2 << 30, free: 1 << 20 },
             Error::Unreadable {
                 path: "f".into(),
                 source: io::Error::from_raw_os_error(libc::EACCES),

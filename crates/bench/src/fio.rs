@@ -38,9 +38,8 @@ pub enum Backend {
 }
 
 /// Percentiles that fio is asked for.
-const PERCENTILES: [f64; 13] = [
-    1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99,
-];
+const PERCENTILES: [f64; 13] =
+    [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99];
 
 /// How long fio may take beyond the time that it measures.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -136,11 +135,7 @@ impl Backend {
 pub fn version() -> Option<&'static str> {
     static VERSION: OnceLock<Option<String>> = OnceLock::new();
     let version = VERSION.get_or_init(|| {
-        let output = Command::new("fio")
-            .arg("--version")
-            .stdin(Stdio::null())
-            .output()
-            .ok()?;
+        let output = Command::new("fio").arg("--version").stdin(Stdio::null()).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         (output.status.success() && !text.is_empty()).then_some(text)
     });
@@ -172,11 +167,7 @@ pub fn run(
     let mut command = command(backend, workload, file, span, length);
     let mut child = OwnChild::start(&mut command).map_err(|error| failed(plain(&error)))?;
     let stdout = child.inner().stdout.take().expect("fio's output is piped");
-    let stderr = child
-        .inner()
-        .stderr
-        .take()
-        .expect("fio's complaints are piped");
+    let stderr = child.inner().stderr.take().expect("fio's complaints are piped");
     let output = std::thread::spawn(move || read_all(stdout));
     let complaint = std::thread::spawn(move || read_all(stderr));
     let limit = clock::now() + length + PATIENCE;
@@ -203,14 +194,8 @@ pub fn run(
             Ok(result)
         }
         _ => {
-            let said = complaint
-                .lines()
-                .chain(output.lines())
-                .find(|line| !line.trim().is_empty());
-            Err(failed(said.map_or_else(
-                || status.to_string(),
-                |line| line.trim().to_owned(),
-            )))
+            let said = complaint.lines().chain(output.lines()).find(|line| !line.trim().is_empty());
+            Err(failed(said.map_or_else(|| status.to_string(), |line| line.trim().to_owned())))
         }
     }
 }
@@ -240,15 +225,9 @@ fn command(
 ) -> Command {
     let mut command = Command::new("fio");
     let (block, depth) = match workload.shape {
-        Shape::Read {
-            source,
-            block,
-            depth,
-        } => {
+        Shape::Read { source, block, depth } => {
             let direct = u8::from(source == Source::Device);
-            command
-                .args(["--rw=randread", "--readonly"])
-                .arg(format!("--direct={direct}"));
+            command.args(["--rw=randread", "--readonly"]).arg(format!("--direct={direct}"));
             (block, depth)
         }
         Shape::WriteSync { block, depth } => {
@@ -259,28 +238,15 @@ fn command(
     };
     let percentiles: Vec<String> = PERCENTILES.iter().map(f64::to_string).collect();
     command
-        .args([
-            "--name=omniring",
-            "--output-format=json",
-            "--group_reporting",
-            "--time_based",
-        ])
-        .args([
-            "--norandommap",
-            "--randrepeat=0",
-            "--invalidate=0",
-            "--allow_file_create=0",
-        ])
+        .args(["--name=omniring", "--output-format=json", "--group_reporting", "--time_based"])
+        .args(["--norandommap", "--randrepeat=0", "--invalidate=0", "--allow_file_create=0"])
         .arg(format!("--percentile_list={}", percentiles.join(":")))
         .arg(format!("--runtime={}ms", length.as_millis()))
         .arg(format!("--bs={block}"))
         .arg(format!("--size={}", span / block as u64 * block as u64))
         .args(backend.options(depth))
         // fio takes a colon for a separator of file names.
-        .arg(format!(
-            "--filename={}",
-            file.display().to_string().replace(':', "\\:")
-        ))
+        .arg(format!("--filename={}", file.display().to_string().replace(':', "\\:")))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -296,11 +262,7 @@ fn parse(json: &str, writes: bool) -> Option<FioResult> {
     let side = job.get(if writes { "write" } else { "read" })?;
     let ops = side.get("total_ios")?.as_u64().filter(|&ops| ops > 0)?;
     // Of a write and its fdatasync, the fdatasync is what takes the time.
-    let latency = if writes {
-        job.get("sync")?.get("lat_ns")?
-    } else {
-        side.get("clat_ns")?
-    };
+    let latency = if writes { job.get("sync")?.get("lat_ns")? } else { side.get("clat_ns")? };
     let mut latency_us: Vec<(f64, f64)> = latency
         .get("percentile")?
         .as_object()?
@@ -343,10 +305,7 @@ mod tests {
 
     #[test]
     fn a_failed_job_and_nonsense_are_no_result() {
-        assert_eq!(
-            parse(&REPORT.replace("\"error\":0", "\"error\":5"), false),
-            None
-        );
+        assert_eq!(parse(&REPORT.replace("\"error\":0", "\"error\":5"), false), None);
         assert_eq!(parse("fio: out of luck", false), None);
         assert_eq!(parse(REPORT, true), None);
     }
@@ -358,26 +317,14 @@ mod tests {
         assert!(Backend::IoUring.has_helpers(workload("write-sync-4k-d8")));
         assert!(!Backend::IoUring.has_helpers(workload("read-direct-4k-d32")));
         let mut result = parse(REPORT, false).unwrap();
-        result.charge(Usage {
-            user_us: 2000,
-            system_us: 30_000,
-            context_switches: 4000,
-        });
+        result.charge(Usage { user_us: 2000, system_us: 30_000, context_switches: 4000 });
         assert_eq!(result.cpu_system_us_per_op, 30.0);
         assert_eq!(result.context_switches_per_op, 4.0);
     }
 
     #[test]
     fn the_depth_of_psync_is_a_number_of_jobs() {
-        assert!(
-            Backend::Psync
-                .options(32)
-                .contains(&"--numjobs=32".to_owned())
-        );
-        assert!(
-            Backend::IoUring
-                .options(32)
-                .contains(&"--iodepth=32".to_owned())
-        );
+        assert!(Backend::Psync.options(32).contains(&"--numjobs=32".to_owned()));
+        assert!(Backend::IoUring.options(32).contains(&"--iodepth=32".to_owned()));
     }
 }

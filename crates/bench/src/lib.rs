@@ -141,7 +141,7 @@ pub fn run(options: &Options) -> Result<Outcome, Error> {
     let progress = Progress::on_stderr();
     let target = prepare(&grid, options.file.as_deref(), bytes, &progress)?;
     let machine = Machine::observe(target.as_ref().map(Target::path));
-    let mut warnings = warnings::before(&machine, target.as_ref(), bytes);
+    let mut warnings = warnings::before(&machine, target.as_ref(), bytes, block_max(&grid));
     let plan = Plan::for_seconds(seconds);
 
     progress.measuring(rows_wanted);
@@ -149,13 +149,7 @@ pub fn run(options: &Options) -> Result<Outcome, Error> {
     let mut seen = Vec::new();
     for (workload, contenders) in &grid {
         let watch = Watch::start();
-        rows.extend(schedule::run(
-            workload,
-            contenders,
-            plan,
-            target.as_ref(),
-            &progress,
-        ));
+        rows.extend(schedule::run(workload, contenders, plan, target.as_ref(), &progress));
         seen.push((workload.name, watch.stop()));
     }
     progress.finish();
@@ -164,13 +158,7 @@ pub fn run(options: &Options) -> Result<Outcome, Error> {
         warnings.push("fio is not installed: its rows are left out".to_owned());
     }
     let settings = settings(plan, target.as_ref());
-    Ok(Outcome {
-        rows,
-        machine,
-        warnings,
-        settings,
-        elapsed: start.elapsed(),
-    })
+    Ok(Outcome { rows, machine, warnings, settings, elapsed: start.elapsed() })
 }
 
 type Grid<'a> = Vec<(&'static Workload, Vec<&'a Contender>)>;
@@ -178,17 +166,17 @@ type Grid<'a> = Vec<(&'static Workload, Vec<&'a Contender>)>;
 /// Which contenders run which workloads.
 fn grid<'a>(workloads: &[&'static Workload], contenders: &'a [Contender], quick: bool) -> Grid<'a> {
     let of = |workload: &'static Workload| {
-        let able: Vec<&Contender> = contenders
-            .iter()
-            .filter(|contender| contender.runs(workload, quick))
-            .collect();
+        let able: Vec<&Contender> =
+            contenders.iter().filter(|contender| contender.runs(workload, quick)).collect();
         (workload, able)
     };
-    workloads
-        .iter()
-        .map(|workload| of(workload))
-        .filter(|(_, able)| !able.is_empty())
-        .collect()
+    workloads.iter().map(|workload| of(workload)).filter(|(_, able)| !able.is_empty()).collect()
+}
+
+/// The largest block that is read or written, in bytes.
+fn block_max(grid: &Grid<'_>) -> usize {
+    let files = grid.iter().filter(|(workload, _)| workload.is_file());
+    files.map(|(workload, _)| workload.bytes_per_op()).max().unwrap_or(0)
 }
 
 /// The file, if any workload needs one.
@@ -204,9 +192,7 @@ fn prepare(
     let is_write =
         |workload: &Workload| matches!(workload.shape, workload::Shape::WriteSync { .. });
     let writes = grid.iter().any(|(workload, _)| is_write(workload));
-    let target = Target::prepare(path, bytes, writes, progress);
-    progress.finish();
-    target.map(Some)
+    Target::prepare(path, bytes, writes, progress).map(Some)
 }
 
 /// The echo rows of all engines hold their connections at the same time.
@@ -225,11 +211,7 @@ fn settings(plan: Plan, target: Option<&Target>) -> String {
         plan.slice.as_millis()
     );
     if let Some(target) = target {
-        let whose = if target.is_ours() {
-            "made for this run"
-        } else {
-            "found there"
-        };
+        let whose = if target.is_ours() { "made for this run" } else { "found there" };
         text += &format!(
             "; a file of {} MiB {whose}, of which hot reads use {} MiB",
             target.bytes() >> 20,

@@ -70,19 +70,10 @@ impl Load {
             stream.set_nonblocking(true)?;
             stream.set_nodelay(true)?;
             let mut stream = TcpStream::from_std(stream);
-            poll.registry()
-                .register(&mut stream, Token(index), Interest::READABLE)?;
-            connections.push(Connection {
-                stream,
-                sent: None,
-                received: 0,
-            });
+            poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
+            connections.push(Connection { stream, sent: None, received: 0 });
         }
-        Ok(Load {
-            poll,
-            events: Events::with_capacity(count.max(1)),
-            connections,
-        })
+        Ok(Load { poll, events: Events::with_capacity(count.max(1)), connections })
     }
 
     /// Keeps one message outstanding on every connection for `length`. What is
@@ -125,9 +116,7 @@ impl Connection {
         self.received = 0;
         match self.stream.write(&[b'o'; ECHO_BYTES])? {
             ECHO_BYTES => Ok(()),
-            _ => Err(io::Error::other(
-                "the socket took only a part of a short message",
-            )),
+            _ => Err(io::Error::other("the socket took only a part of a short message")),
         }
     }
 

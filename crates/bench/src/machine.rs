@@ -66,14 +66,7 @@ impl Machine {
         facts.add("io_uring", Some(ring_policy()));
         facts.add("limits", Some(limits()));
         facts.add("program", Some(program()));
-        Machine {
-            facts: facts.0,
-            cores,
-            memory_available,
-            governor,
-            is_tmpfs,
-            is_virtio,
-        }
+        Machine { facts: facts.0, cores, memory_available, governor, is_tmpfs, is_virtio }
     }
 }
 
@@ -101,12 +94,7 @@ fn directory_of(file: &Path) -> &Path {
 fn kernel() -> Option<String> {
     let name = uname().ok()?;
     let part = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
-    Some(format!(
-        "{} {} {}",
-        part(name.sysname()),
-        part(name.release()),
-        part(name.machine())
-    ))
+    Some(format!("{} {} {}", part(name.sysname()), part(name.release()), part(name.machine())))
 }
 
 fn cpuinfo(field: &str) -> Option<String> {
@@ -118,23 +106,15 @@ fn cpuinfo(field: &str) -> Option<String> {
 }
 
 fn processor() -> Option<String> {
-    cpuinfo("model name")
-        .or_else(|| cpuinfo("Model"))
-        .or_else(|| cpuinfo("CPU part"))
+    cpuinfo("model name").or_else(|| cpuinfo("Model")).or_else(|| cpuinfo("CPU part"))
 }
 
 fn hypervisor() -> Option<String> {
-    if !cpuinfo("flags")?
-        .split(' ')
-        .any(|flag| flag == "hypervisor")
-    {
+    if !cpuinfo("flags")?.split(' ').any(|flag| flag == "hypervisor") {
         return None;
     }
     let vendor = line("/sys/class/dmi/id/sys_vendor").filter(|vendor| !vendor.is_empty());
-    Some(vendor.map_or_else(
-        || "a virtual machine".into(),
-        |name| format!("{name} (virtual)"),
-    ))
+    Some(vendor.map_or_else(|| "a virtual machine".into(), |name| format!("{name} (virtual)")))
 }
 
 fn cores_text(ours: usize) -> String {
@@ -173,22 +153,14 @@ struct Mount {
 impl Mount {
     fn of(directory: &Path) -> Option<Mount> {
         let device = fs::metadata(directory).ok()?.dev();
-        let device = format!(
-            "{}:{}",
-            nix::sys::stat::major(device),
-            nix::sys::stat::minor(device)
-        );
+        let device = format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
         let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
         Mount::find(&table, &device).or_else(|| Mount::around(&table, directory))
     }
 
     /// The mount of a device number.
     fn find(table: &str, device: &str) -> Option<Mount> {
-        table
-            .lines()
-            .filter_map(Mount::parse)
-            .map(|(_, mount)| mount)
-            .find(|m| m.device == device)
+        table.lines().filter_map(Mount::parse).map(|(_, mount)| mount).find(|m| m.device == device)
     }
 
     /// The mount with the longest path around a directory, for file systems with
@@ -233,11 +205,7 @@ impl Device {
         let link = fs::canonicalize(format!("/sys/dev/block/{number}")).ok()?;
         let name = link.file_name()?.to_string_lossy().into_owned();
         // A partition has its queue in the directory of the whole device.
-        let whole = if link.join("queue").is_dir() {
-            link
-        } else {
-            link.parent()?.to_owned()
-        };
+        let whole = if link.join("queue").is_dir() { link } else { link.parent()?.to_owned() };
         Some(Device { name, whole })
     }
 
@@ -259,11 +227,7 @@ impl Device {
             parts.push("reported as rotational".to_owned());
         }
         if let Some(scheduler) = told("queue/scheduler") {
-            let chosen = scheduler
-                .split(['[', ']'])
-                .nth(1)
-                .unwrap_or(&scheduler)
-                .to_owned();
+            let chosen = scheduler.split(['[', ']']).nth(1).unwrap_or(&scheduler).to_owned();
             parts.push(format!("scheduler {chosen}"));
         }
         if let Some(requests) = told("queue/nr_requests") {
@@ -302,11 +266,7 @@ fn limits() -> String {
 }
 
 fn program() -> String {
-    let build = if cfg!(debug_assertions) {
-        "debug build"
-    } else {
-        "release build"
-    };
+    let build = if cfg!(debug_assertions) { "debug build" } else { "release build" };
     let fio = crate::fio::version().unwrap_or("no fio");
     format!("omniring {}, {build}; {fio}", env!("CARGO_PKG_VERSION"))
 }
@@ -319,10 +279,7 @@ mod tests {
     fn this_machine_has_a_kernel_and_limits() {
         let machine = Machine::observe(Some(Path::new("/proc/none")));
         let names: Vec<&str> = machine.facts.iter().map(|fact| fact.name).collect();
-        assert!(
-            names.contains(&"kernel") && names.contains(&"limits"),
-            "{names:?}"
-        );
+        assert!(names.contains(&"kernel") && names.contains(&"limits"), "{names:?}");
         assert!(machine.cores >= 1);
         assert!(machine.facts.iter().all(|fact| !fact.value.contains('\n')));
     }

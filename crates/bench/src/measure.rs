@@ -36,9 +36,7 @@ impl Latency {
 
     /// Adds what another histogram has counted.
     pub fn merge(&mut self, other: &Latency) {
-        self.0
-            .add(&other.0)
-            .expect("all latency histograms have the same bounds");
+        self.0.add(&other.0).expect("all latency histograms have the same bounds");
     }
 
     /// Forgets everything, keeping the memory.
@@ -73,17 +71,12 @@ impl Latency {
     /// The opposite of [`Latency::encode`].
     pub fn decode(text: &str) -> io::Result<Self> {
         let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-        let bytes = BASE64
-            .decode(text)
-            .map_err(|error| invalid(error.to_string()))?;
+        let bytes = BASE64.decode(text).map_err(|error| invalid(error.to_string()))?;
         let histogram = Deserializer::new()
             .deserialize(&mut bytes.as_slice())
             .map_err(|error| invalid(error.to_string()))?;
         let mut latency = Latency::new();
-        latency
-            .0
-            .add(histogram)
-            .map_err(|error| invalid(error.to_string()))?;
+        latency.0.add(histogram).map_err(|error| invalid(error.to_string()))?;
         Ok(latency)
     }
 }
@@ -132,9 +125,7 @@ impl Usage {
         Usage {
             user_us: self.user_us.saturating_sub(earlier.user_us),
             system_us: self.system_us.saturating_sub(earlier.system_us),
-            context_switches: self
-                .context_switches
-                .saturating_sub(earlier.context_switches),
+            context_switches: self.context_switches.saturating_sub(earlier.context_switches),
         }
     }
 
@@ -147,9 +138,7 @@ impl Usage {
 /// Bytes that this process has had fetched from devices, if the kernel tells.
 pub fn device_bytes_read() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/io").ok()?;
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix("read_bytes:"))?;
+    let value = text.lines().find_map(|line| line.strip_prefix("read_bytes:"))?;
     value.trim().parse().ok()
 }
 
@@ -192,10 +181,7 @@ fn ratio(part: f64, whole: f64) -> f64 {
 /// The median, the mean of the two middle values when their number is even;
 /// `None` of nothing.
 pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
-    let mut sorted: Vec<f64> = values
-        .into_iter()
-        .filter(|value| value.is_finite())
-        .collect();
+    let mut sorted: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
     match sorted.len() {
@@ -251,10 +237,7 @@ mod tests {
         assert_eq!(median([3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median([4.0, 1.0, 2.0, 3.0]), Some(2.5));
         // The second round is disturbed on both sides: the ratio stays.
-        assert_eq!(
-            median_ratio(&[2.0, 20.0, 2.0], &[1.0, 10.0, 1.0]),
-            Some(2.0)
-        );
+        assert_eq!(median_ratio(&[2.0, 20.0, 2.0], &[1.0, 10.0, 1.0]), Some(2.0));
     }
 
     #[test]

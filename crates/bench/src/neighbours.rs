@@ -48,11 +48,7 @@ impl Watch {
     /// now and at the end, for their processor time to count as ours.
     pub fn start() -> Self {
         let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-        Watch {
-            at: clock::now(),
-            ticks: parse(&stat),
-            own_us: own_us(),
-        }
+        Watch { at: clock::now(), ticks: parse(&stat), own_us: own_us() }
     }
 
     /// What others used since the start.
@@ -89,18 +85,11 @@ fn own_us() -> u64 {
 
 /// The time in interrupts is left out: most of it is the work of our own I/O.
 fn parse(stat: &str) -> Option<Ticks> {
-    let mut fields = stat
-        .lines()
-        .next()?
-        .strip_prefix("cpu ")?
-        .split_whitespace();
+    let mut fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
     let mut next = || fields.next()?.parse::<u64>().ok();
     let (user, nice, system) = (next()?, next()?, next()?);
     let (_idle, _iowait, _irq, _softirq) = (next()?, next()?, next()?, next()?);
-    Some(Ticks {
-        busy: user + nice + system,
-        stolen: next().unwrap_or(0),
-    })
+    Some(Ticks { busy: user + nice + system, stolen: next().unwrap_or(0) })
 }
 
 #[cfg(test)]
@@ -110,38 +99,14 @@ mod tests {
     #[test]
     fn the_first_line_of_stat_is_read() {
         let stat = "cpu  10 1 5 900 3 2 4 7 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
-        assert_eq!(
-            parse(stat),
-            Some(Ticks {
-                busy: 16,
-                stolen: 7
-            })
-        );
+        assert_eq!(parse(stat), Some(Ticks { busy: 16, stolen: 7 }));
         assert_eq!(parse(""), None);
     }
 
     #[test]
     fn small_shares_are_not_notable() {
-        assert!(
-            !Disturbance {
-                elsewhere: 0.01,
-                stolen: 0.0
-            }
-            .is_notable()
-        );
-        assert!(
-            Disturbance {
-                elsewhere: 0.5,
-                stolen: 0.0
-            }
-            .is_notable()
-        );
-        assert!(
-            Disturbance {
-                elsewhere: 0.0,
-                stolen: 0.1
-            }
-            .is_notable()
-        );
+        assert!(!Disturbance { elsewhere: 0.01, stolen: 0.0 }.is_notable());
+        assert!(Disturbance { elsewhere: 0.5, stolen: 0.0 }.is_notable());
+        assert!(Disturbance { elsewhere: 0.0, stolen: 0.1 }.is_notable());
     }
 }

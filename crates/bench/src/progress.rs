@@ -11,10 +11,7 @@ pub struct Progress(ProgressBar);
 impl Progress {
     /// A bar on standard error, if that is a terminal.
     pub fn on_stderr() -> Self {
-        Progress(ProgressBar::with_draw_target(
-            None,
-            ProgressDrawTarget::stderr(),
-        ))
+        Progress(ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()))
     }
 
     /// No bar.
@@ -24,8 +21,7 @@ impl Progress {
 
     /// A file of so many bytes is being made.
     pub fn filling(&self, path: &Path, bytes: u64) {
-        self.0
-            .set_style(style("{bar:40} {bytes}/{total_bytes}  {msg}"));
+        self.0.set_style(style("{bar:40} {bytes}/{total_bytes}  {msg}"));
         self.0.set_message(format!("making {}", path.display()));
         self.0.set_position(0);
         self.0.set_length(bytes);
@@ -38,8 +34,7 @@ impl Progress {
 
     /// So many rows are going to be measured.
     pub fn measuring(&self, rows: usize) {
-        self.0
-            .set_style(style("{bar:40} {pos}/{len} rows, {eta} left  {msg}"));
+        self.0.set_style(style("{bar:40} {pos}/{len} rows, {eta} left  {msg}"));
         self.0.set_position(0);
         self.0.set_length(rows as u64);
         self.0.reset_eta();

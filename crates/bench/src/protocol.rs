@@ -87,25 +87,16 @@ mod tests {
         let mut slice = Slice {
             ops: 7,
             elapsed: Duration::from_millis(250),
-            usage: Usage {
-                user_us: 1,
-                system_us: 2,
-                context_switches: 3,
-            },
+            usage: Usage { user_us: 1, system_us: 2, context_switches: 3 },
             device_bytes: Some(4096),
             latency: Latency::new(),
         };
         slice.latency.record(Duration::from_micros(90));
         let line = serde_json::to_string(&Reply::Slice(SliceLine::from(&slice))).unwrap();
         assert!(!line.contains('\n'));
-        let Reply::Slice(back) = serde_json::from_str(&line).unwrap() else {
-            panic!("{line}")
-        };
+        let Reply::Slice(back) = serde_json::from_str(&line).unwrap() else { panic!("{line}") };
         let back = Slice::try_from(back).unwrap();
-        assert_eq!(
-            (back.ops, back.elapsed, back.usage),
-            (slice.ops, slice.elapsed, slice.usage)
-        );
+        assert_eq!((back.ops, back.elapsed, back.usage), (slice.ops, slice.elapsed, slice.usage));
         assert_eq!(back.latency, slice.latency);
     }
 

@@ -83,23 +83,15 @@ pub const BLOCK_SOURCE: &str =
     "Gain of io_uring by block size in Ceph's BlueStore (pull request 27392)";
 
 /// Block size in KiB and gain in per cent.
-pub const BLOCK_GAINS: &[(usize, f64)] = &[
-    (4, 14.0),
-    (8, 42.0),
-    (16, 59.0),
-    (32, 89.0),
-    (64, 85.0),
-    (128, 102.0),
-];
+pub const BLOCK_GAINS: &[(usize, f64)] =
+    &[(4, 14.0), (8, 42.0), (16, 59.0), (32, 89.0), (64, 85.0), (128, 102.0)];
 
 /// What the event loop was measured in.
 pub const REDIS_SOURCE: &str = "Redis event loop on io_uring against epoll, high load";
 
 /// Gains in per cent, plain and with a kernel submission thread.
-pub const REDIS_GAINS: [&str; 2] = [
-    "+8 % to +11 %",
-    "+24 % to +32 % (with a kernel submission thread)",
-];
+pub const REDIS_GAINS: [&str; 2] =
+    ["+8 % to +11 %", "+24 % to +32 % (with a kernel submission thread)"];
 
 /// What the small files were measured in.
 pub const SMALL_FILES_SOURCE: &str = "A small-file comparison (1 MB files, one disk)";
@@ -114,10 +106,7 @@ pub const DATABASE_SOURCE: &str =
 /// Speed-ups over blocking calls, and how they were had.
 pub const DATABASE_GAINS: &[(&str, &str)] = &[
     ("naive port", "1.06x to 1.10x"),
-    (
-        "with batching, registered buffers and the right set-up flags",
-        "2.05x to 2.31x",
-    ),
+    ("with batching, registered buffers and the right set-up flags", "2.05x to 2.31x"),
 ];
 
 /// A published table with ours beside it.
@@ -155,10 +144,7 @@ impl Rates<'_> {
     }
 
     fn percent(&self, workload: &str, engine: &str, base: &str) -> String {
-        percent(
-            self.ratio(workload, engine, base)
-                .map(|ratio| (ratio - 1.0) * 100.0),
-        )
+        percent(self.ratio(workload, engine, base).map(|ratio| (ratio - 1.0) * 100.0))
     }
 
     fn switches(&self, workload: &str, engine: &str) -> String {
@@ -189,13 +175,7 @@ fn percent(value: Option<f64>) -> String {
 /// Every published table, beside what `rows` measured.
 pub fn comparisons(rows: &[Row]) -> Vec<Comparison> {
     let rates = Rates(rows);
-    vec![
-        backends(&rates),
-        blocks(&rates),
-        event_loop(&rates),
-        database(&rates),
-        small_files(),
-    ]
+    vec![backends(&rates), blocks(&rates), event_loop(&rates), database(&rates), small_files()]
 }
 
 fn backends(rates: &Rates<'_>) -> Comparison {
@@ -286,12 +266,7 @@ fn event_loop(rates: &Rates<'_>) -> Comparison {
         ours: "Gain in operations per second. Published: a whole store under load. Ours: an \
                echo server on one core, which does nothing but the I/O; no kernel submission \
                thread.",
-        columns: vec![
-            "our workload",
-            "published",
-            "uring / epoll",
-            "floor / epoll",
-        ],
+        columns: vec!["our workload", "published", "uring / epoll", "floor / epoll"],
         rows: ["echo-1", "echo-64", "echo-256"].map(row).to_vec(),
     }
 }
@@ -321,12 +296,7 @@ fn small_files() -> Comparison {
     let row = |&(how, rate): &(&str, u32)| {
         let blocking = SMALL_FILES[0].1;
         let ratio = f64::from(rate) / f64::from(blocking);
-        vec![
-            how.to_owned(),
-            format!("{rate} MB/s"),
-            format!("{ratio:.1}x"),
-            ABSENT.to_owned(),
-        ]
+        vec![how.to_owned(), format!("{rate} MB/s"), format!("{ratio:.1}x"), ABSENT.to_owned()]
     };
     Comparison {
         source: SMALL_FILES_SOURCE,
@@ -352,21 +322,14 @@ mod tests {
 
     #[test]
     fn published_differences_agree_with_published_rates() {
-        let base = FIO
-            .iter()
-            .find(|backend| backend.direct_vs_uring_percent == 0.0)
-            .unwrap();
+        let base = FIO.iter().find(|backend| backend.direct_vs_uring_percent == 0.0).unwrap();
         let (hot_base, _, _) = base.hot.unwrap();
         for backend in FIO {
             let direct = backend.direct_iops as f64 / base.direct_iops as f64;
             assert!(((direct - 1.0) * 100.0 - backend.direct_vs_uring_percent).abs() < 0.1);
             if let Some((hot, _, percent)) = backend.hot {
                 let ratio = hot as f64 / hot_base as f64;
-                assert!(
-                    ((ratio - 1.0) * 100.0 - percent).abs() < 0.1,
-                    "{}",
-                    backend.name
-                );
+                assert!(((ratio - 1.0) * 100.0 - percent).abs() < 0.1, "{}", backend.name);
             }
         }
     }
@@ -382,30 +345,13 @@ mod tests {
         ];
         let found = comparisons(&rows);
         // The paired difference counts, not the quotient of the medians.
-        let expected = [
-            "sync",
-            "-42.6 %",
-            "-25.0 %",
-            "-50.0 %",
-            "27,625,004",
-            "–",
-            "-2.3 %",
-            "–",
-            "–",
-        ];
+        let expected =
+            ["sync", "-42.6 %", "-25.0 %", "-50.0 %", "27,625,004", "–", "-2.3 %", "–", "–"];
         assert_eq!(found[0].rows[0], expected);
-        assert_eq!(
-            found[1].rows[0][1..5],
-            ["+14.0 %", "+100.0 %", "–", "+33.3 %"]
-        );
+        assert_eq!(found[1].rows[0][1..5], ["+14.0 %", "+100.0 %", "–", "+33.3 %"]);
         assert_eq!(found[3].rows[0].last().unwrap(), "2.00x");
         for comparison in &found {
-            assert!(
-                comparison
-                    .rows
-                    .iter()
-                    .all(|row| row.len() == comparison.columns.len())
-            );
+            assert!(comparison.rows.iter().all(|row| row.len() == comparison.columns.len()));
         }
     }
 

@@ -10,9 +10,8 @@ use crate::subject::child::Absence;
 use crate::workload::Workload;
 
 /// Points of the percentile curve that the report draws.
-const CURVE: [f64; 14] = [
-    1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.9, 99.95, 99.99,
-];
+const CURVE: [f64; 14] =
+    [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.9, 99.95, 99.99];
 
 /// Fewest ops beyond a percentile for it to be drawn.
 const OPS_BEYOND_MIN: f64 = 3.0;
@@ -94,11 +93,7 @@ pub struct References {
 
 impl Row {
     fn named(engine: &str, workload: &Workload) -> Row {
-        Row {
-            engine: engine.to_owned(),
-            workload: workload.name.to_owned(),
-            ..Row::default()
-        }
+        Row { engine: engine.to_owned(), workload: workload.name.to_owned(), ..Row::default() }
     }
 
     /// A row without figures.
@@ -162,10 +157,7 @@ impl Row {
         let mut row = Row::named(engine, workload);
         let cpu = result.cpu_user_us_per_op + result.cpu_system_us_per_op;
         let at = |percentile: f64| {
-            let found = result
-                .latency_us
-                .iter()
-                .find(|(at, _)| (at - percentile).abs() < 1e-6);
+            let found = result.latency_us.iter().find(|(at, _)| (at - percentile).abs() < 1e-6);
             found.map(|&(_, us)| us)
         };
         row.set_rate(Some(result.rate), workload);
@@ -202,9 +194,7 @@ impl Row {
         self.p99_us = Some(latency.percentile_us(99.0));
         self.p999_us = Some(latency.percentile_us(99.9));
         self.max_us = Some(latency.max_us());
-        let told = CURVE
-            .iter()
-            .filter(|&&at| ops * (1.0 - at / 100.0) >= OPS_BEYOND_MIN);
+        let told = CURVE.iter().filter(|&&at| ops * (1.0 - at / 100.0) >= OPS_BEYOND_MIN);
         self.curve = told.map(|&at| (at, latency.percentile_us(at))).collect();
     }
 
@@ -223,11 +213,7 @@ mod tests {
         let mut slice = Slice {
             ops,
             elapsed: Duration::from_secs(1),
-            usage: Usage {
-                user_us,
-                system_us,
-                context_switches: ops,
-            },
+            usage: Usage { user_us, system_us, context_switches: ops },
             ..Slice::default()
         };
         slice.latency.record(Duration::from_micros(100));
@@ -240,10 +226,8 @@ mod tests {
         // The second round ran at half the speed for both.
         let uring = [slice(1000, 1000, 3000), slice(500, 500, 1500)];
         let floor = [slice(1000, 1000, 1000), slice(500, 500, 500)];
-        let references = References {
-            uring: Some(Reference::of(&uring)),
-            floor: Some(Reference::of(&floor)),
-        };
+        let references =
+            References { uring: Some(Reference::of(&uring)), floor: Some(Reference::of(&floor)) };
         let row = Row::of_slices(
             "x",
             workload,

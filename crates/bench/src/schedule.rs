@@ -59,15 +59,9 @@ impl Plan {
     /// The plan for rows of so many seconds.
     pub fn for_seconds(seconds: f64) -> Plan {
         let total = Duration::from_secs_f64(seconds);
-        let slice = (total / ROUNDS_WANTED)
-            .clamp(SLICE_MIN, SLICE_MAX)
-            .min(total);
+        let slice = (total / ROUNDS_WANTED).clamp(SLICE_MIN, SLICE_MAX).min(total);
         let rounds = (total.as_secs_f64() / slice.as_secs_f64()).round().max(1.0);
-        Plan {
-            slice,
-            rounds: rounds as u32,
-            warm_up: slice.min(Duration::from_millis(100)),
-        }
+        Plan { slice, rounds: rounds as u32, warm_up: slice.min(Duration::from_millis(100)) }
     }
 
     /// Time for one row.
@@ -98,9 +92,7 @@ pub fn run(
             |contender: &&Contender| Row::absent(&contender.name(), workload, absence.clone());
         return contenders.iter().map(absent).collect();
     }
-    let sliced = contenders
-        .iter()
-        .filter(|contender| !matches!(contender, Contender::Fio(_)));
+    let sliced = contenders.iter().filter(|contender| !matches!(contender, Contender::Fio(_)));
     let mut lanes: Vec<Lane> = sliced
         .map(|contender| Lane {
             name: contender.name(),
@@ -120,11 +112,7 @@ pub fn run(
                 run_fio(*backend, workload, plan, target, &references)
             }
             (Contender::Fio(_), None) => unreachable!("fio runs only file workloads"),
-            _ => finish(
-                workload,
-                lanes.next().expect("a lane for each"),
-                &references,
-            ),
+            _ => finish(workload, lanes.next().expect("a lane for each"), &references),
         };
         rows.push(row);
         progress.done(1);
@@ -135,14 +123,8 @@ pub fn run(
 /// Brings the file into, or out of, the page cache.
 fn prepare_cache(workload: &Workload, target: &Target) -> std::io::Result<()> {
     match workload.shape {
-        Shape::Read {
-            source: Source::Device,
-            ..
-        } => target.leave_page_cache(),
-        Shape::Read {
-            source: Source::PageCache,
-            ..
-        } => target.enter_page_cache(),
+        Shape::Read { source: Source::Device, .. } => target.leave_page_cache(),
+        Shape::Read { source: Source::PageCache, .. } => target.enter_page_cache(),
         Shape::WriteSync { .. } | Shape::Echo { .. } => Ok(()),
     }
 }
@@ -152,14 +134,12 @@ fn file_and_span(workload: &Workload, target: Option<&Target>) -> (Option<PathBu
         return (None, 0);
     };
     match workload.shape {
-        Shape::WriteSync { .. } => (
-            target.write_path().map(ToOwned::to_owned),
-            target.write_bytes(),
-        ),
-        Shape::Read {
-            source: Source::PageCache,
-            ..
-        } => (Some(target.path().to_owned()), target.hot_bytes()),
+        Shape::WriteSync { .. } => {
+            (target.write_path().map(ToOwned::to_owned), target.write_bytes())
+        }
+        Shape::Read { source: Source::PageCache, .. } => {
+            (Some(target.path().to_owned()), target.hot_bytes())
+        }
         _ => (Some(target.path().to_owned()), target.bytes()),
     }
 }
@@ -172,18 +152,8 @@ fn start(
     let workload = Workload::named(workload.name).expect("a workload of the closed list");
     let (file, span) = file_and_span(workload, target);
     // An echo server has a core of its own; file rows may use what they can.
-    let core = if workload.is_file() {
-        None
-    } else {
-        affinity::cores().first().copied()
-    };
-    let spec = Spec {
-        engine: name.to_owned(),
-        workload,
-        file,
-        span,
-        core,
-    };
+    let core = if workload.is_file() { None } else { affinity::cores().first().copied() };
+    let spec = Spec { engine: name.to_owned(), workload, file, span, core };
     let command = command(&spec)
         .map_err(|error| Absence::Failed(format!("cannot find this program: {}", plain(&error))))?;
     SubjectProcess::start(command)
@@ -197,10 +167,7 @@ fn alternate(workload: &Workload, lanes: &mut [Lane], plan: Plan, progress: &Pro
     let mut order: Vec<usize> = (0..lanes.len()).collect();
     let mut random = fastrand::Rng::with_seed(1);
     for round in 1..=plan.rounds {
-        progress.at(format!(
-            "{}  round {round} of {}",
-            workload.name, plan.rounds
-        ));
+        progress.at(format!("{}  round {round} of {}", workload.name, plan.rounds));
         random.shuffle(&mut order);
         for &index in &order {
             lanes[index].step(workload, plan.slice);
@@ -251,29 +218,25 @@ fn echo_slice(
             load.run(length + LOAD_MARGIN)
         });
         let slice = process.run(length);
-        (
-            slice,
-            generator.join().expect("the load generator does not panic"),
-        )
+        (slice, generator.join().expect("the load generator does not panic"))
     });
     let mut slice = slice?;
-    let served = served
-        .map_err(|error| Absence::Failed(format!("the load generator: {}", plain(&error))))?;
+    let served = served.map_err(|error| match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => Absence::Skipped(format!(
+            "{connections} connections for each engine need more open files; raise ulimit -n"
+        )),
+        _ => Absence::Failed(format!("the load generator: {}", plain(&error))),
+    })?;
     slice.latency = served.latency;
     Ok(slice)
 }
 
 fn references(lanes: &[Lane]) -> References {
     let of = |name| {
-        let lane = lanes
-            .iter()
-            .find(|lane| lane.name == name && lane.state.is_ok())?;
+        let lane = lanes.iter().find(|lane| lane.name == name && lane.state.is_ok())?;
         Some(Reference::of(&lane.slices)).filter(|_| !lane.slices.is_empty())
     };
-    References {
-        uring: of("uring"),
-        floor: of(FLOOR),
-    }
+    References { uring: of("uring"), floor: of(FLOOR) }
 }
 
 fn finish(workload: &Workload, lane: Lane, references: &References) -> Row {
@@ -286,11 +249,7 @@ fn finish(workload: &Workload, lane: Lane, references: &References) -> Row {
     let mut row = Row::of_slices(&lane.name, workload, &lane.slices, references);
     row.warning = match workload.shape {
         Shape::Echo { connections: 2.. } => unsaturated(&lane.slices),
-        Shape::Read {
-            source: Source::PageCache,
-            block,
-            ..
-        } => cold(&lane.slices, block),
+        Shape::Read { source: Source::PageCache, block, .. } => cold(&lane.slices, block),
         _ => None,
     };
     row
@@ -313,10 +272,7 @@ fn cold(slices: &[Slice], block: usize) -> Option<String> {
     let read: u64 = slices.iter().map(|slice| slice.ops * block as u64).sum();
     let share = fetched as f64 / read.max(1) as f64;
     (share > COLD_SHARE_MAX).then(|| {
-        format!(
-            "{:.0} % of the bytes came from the device, not the page cache",
-            share * 100.0
-        )
+        format!("{:.0} % of the bytes came from the device, not the page cache", share * 100.0)
     })
 }
 
@@ -353,10 +309,7 @@ mod tests {
     fn plans_fill_the_time_given() {
         for seconds in [0.05, 0.2, 0.5, 1.5, 2.0, 10.0, 60.0] {
             let plan = Plan::for_seconds(seconds);
-            assert!(
-                (plan.row().as_secs_f64() / seconds - 1.0).abs() < 0.05,
-                "{plan:?}"
-            );
+            assert!((plan.row().as_secs_f64() / seconds - 1.0).abs() < 0.05, "{plan:?}");
             assert!(plan.slice <= SLICE_MAX && plan.rounds >= 1);
         }
         assert_eq!(Plan::for_seconds(0.2).rounds, 4);
@@ -368,24 +321,13 @@ mod tests {
         let slice = |cpu_us, device_bytes| Slice {
             ops: 10,
             elapsed: Duration::from_millis(100),
-            usage: Usage {
-                user_us: cpu_us,
-                ..Usage::default()
-            },
+            usage: Usage { user_us: cpu_us, ..Usage::default() },
             device_bytes,
             ..Slice::default()
         };
         assert_eq!(unsaturated(&[slice(99_000, None)]), None);
-        assert!(
-            unsaturated(&[slice(50_000, None)])
-                .unwrap()
-                .contains("50 %")
-        );
+        assert!(unsaturated(&[slice(50_000, None)]).unwrap().contains("50 %"));
         assert_eq!(cold(&[slice(0, Some(0))], 4096), None);
-        assert!(
-            cold(&[slice(0, Some(4096))], 4096)
-                .unwrap()
-                .contains("10 %")
-        );
+        assert!(cold(&[slice(0, Some(4096))], 4096).unwrap().contains("10 %"));
     }
 }

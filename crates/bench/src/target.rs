@@ -39,10 +39,7 @@ pub struct Target {
 /// A size on the command line: bytes, or a number with K, M, G or T (powers of
 /// 1024), optionally followed by B or iB.
 pub fn parse_size(text: &str) -> Result<u64, Error> {
-    let bad = |problem| Error::Size {
-        text: text.to_owned(),
-        problem,
-    };
+    let bad = |problem| Error::Size { text: text.to_owned(), problem };
     let lower = text.trim().to_ascii_lowercase();
     let number = lower.trim_end_matches("ib").trim_end_matches('b');
     let (digits, shift) = match number.char_indices().last() {
@@ -90,20 +87,11 @@ impl Target {
         let written = if writes {
             let mut name = path.clone().into_os_string();
             name.push(format!(".write-{}.tmp", std::process::id()));
-            Some(make(
-                Path::new(&name),
-                bytes.min(WRITE_BYTES_MAX),
-                progress,
-            )?)
+            Some(make(Path::new(&name), bytes.min(WRITE_BYTES_MAX), progress)?)
         } else {
             None
         };
-        Ok(Target {
-            path,
-            bytes,
-            made,
-            written,
-        })
+        Ok(Target { path, bytes, made, written })
     }
 
     /// The file to read.
@@ -143,11 +131,7 @@ impl Target {
 
     /// Whether the file system opens the file with O_DIRECT.
     pub fn has_direct(&self) -> bool {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_DIRECT)
-            .open(&self.path)
-            .is_ok()
+        OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&self.path).is_ok()
     }
 
     /// Has the page cache let go of the file, so that O_DIRECT reads need not
@@ -169,10 +153,7 @@ impl Target {
 
 /// Length of the file at `path`, if there is one that can be read.
 fn existing(path: &Path) -> Result<Option<u64>, Error> {
-    let unreadable = |source| Error::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
     let data = match fs::metadata(path) {
         Ok(data) => data,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -180,21 +161,14 @@ fn existing(path: &Path) -> Result<Option<u64>, Error> {
     };
     let kind = data.file_type();
     if kind.is_dir() {
-        return Err(Error::IsDirectory {
-            path: path.to_owned(),
-        });
+        return Err(Error::IsDirectory { path: path.to_owned() });
     }
     if kind.is_fifo() || kind.is_socket() || !kind.is_file() {
-        return Err(Error::NotRegular {
-            path: path.to_owned(),
-        });
+        return Err(Error::NotRegular { path: path.to_owned() });
     }
     File::open(path).map_err(unreadable)?;
     if data.len() < BYTES_MIN {
-        return Err(Error::FileTooSmall {
-            path: path.to_owned(),
-            bytes: data.len(),
-        });
+        return Err(Error::FileTooSmall { path: path.to_owned(), bytes: data.len() });
     }
     Ok(Some(data.len()))
 }
@@ -202,15 +176,8 @@ fn existing(path: &Path) -> Result<Option<u64>, Error> {
 /// Makes a file full of noise, on the device when this returns and out of the
 /// page cache as far as the kernel cares to.
 fn make(path: &Path, bytes: u64, progress: &Progress) -> Result<OwnFile, Error> {
-    let cannot = |source| Error::CannotMake {
-        path: path.to_owned(),
-        source,
-    };
-    let no_space = |free| Error::NoSpace {
-        path: path.to_owned(),
-        wanted: bytes,
-        free,
-    };
+    let cannot = |source| Error::CannotMake { path: path.to_owned(), source };
+    let no_space = |free| Error::NoSpace { path: path.to_owned(), wanted: bytes, free };
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -222,11 +189,7 @@ fn make(path: &Path, bytes: u64, progress: &Progress) -> Result<OwnFile, Error> 
         return Err(no_space(free));
     }
     // Only a file that this very call created is ours to remove.
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(cannot)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(cannot)?;
     let own = OwnFile::new(path.to_owned());
     let told = |error: io::Error| match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => no_space(free),
@@ -274,11 +237,7 @@ mod tests {
         assert!(target.is_ours() && !target.is_sparse());
         let bytes = fs::read(&path).unwrap();
         assert_eq!(bytes.len(), 3 << 20);
-        assert!(
-            bytes
-                .chunks(4096)
-                .all(|block| block.iter().any(|&byte| byte != 0))
-        );
+        assert!(bytes.chunks(4096).all(|block| block.iter().any(|&byte| byte != 0)));
         let written = target.write_path().unwrap().to_owned();
         assert_eq!(fs::metadata(&written).unwrap().len(), 3 << 20);
         drop(target);
@@ -306,14 +265,8 @@ mod tests {
         let at = |path: &Path, bytes| {
             Target::prepare(Some(path), bytes, false, &Progress::hidden()).unwrap_err()
         };
-        assert!(matches!(
-            at(directory.path(), 1 << 20),
-            Error::IsDirectory { .. }
-        ));
-        assert!(matches!(
-            at(Path::new("/dev/null"), 1 << 20),
-            Error::NotRegular { .. }
-        ));
+        assert!(matches!(at(directory.path(), 1 << 20), Error::IsDirectory { .. }));
+        assert!(matches!(at(Path::new("/dev/null"), 1 << 20), Error::NotRegular { .. }));
         let missing = directory.path().join("no/such/place");
         assert!(matches!(at(&missing, 1 << 20), Error::CannotMake { .. }));
         let huge = directory.path().join("huge");
@@ -321,9 +274,6 @@ mod tests {
         assert!(!huge.exists());
         let small = directory.path().join("small");
         fs::write(&small, b"x").unwrap();
-        assert!(matches!(
-            at(&small, 1 << 20),
-            Error::FileTooSmall { bytes: 1, .. }
-        ));
+        assert!(matches!(at(&small, 1 << 20), Error::FileTooSmall { bytes: 1, .. }));
     }
 }

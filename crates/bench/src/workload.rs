@@ -66,40 +66,17 @@ pub struct Workload {
 }
 
 const fn direct(name: &'static str, about: &'static str, kib: usize, depth: usize) -> Workload {
-    let shape = Shape::Read {
-        source: Source::Device,
-        block: kib << 10,
-        depth,
-    };
-    Workload {
-        name,
-        about,
-        shape,
-        headline: kib == 4 && depth == 32,
-    }
+    let shape = Shape::Read { source: Source::Device, block: kib << 10, depth };
+    Workload { name, about, shape, headline: kib == 4 && depth == 32 }
 }
 
 const fn hot(name: &'static str, about: &'static str, kib: usize, depth: usize) -> Workload {
-    let shape = Shape::Read {
-        source: Source::PageCache,
-        block: kib << 10,
-        depth,
-    };
-    Workload {
-        name,
-        about,
-        shape,
-        headline: true,
-    }
+    let shape = Shape::Read { source: Source::PageCache, block: kib << 10, depth };
+    Workload { name, about, shape, headline: true }
 }
 
 const fn echo(name: &'static str, about: &'static str, connections: usize) -> Workload {
-    Workload {
-        name,
-        about,
-        shape: Shape::Echo { connections },
-        headline: true,
-    }
+    Workload { name, about, shape: Shape::Echo { connections }, headline: true }
 }
 
 /// Every workload, in the order in which they run.
@@ -107,67 +84,19 @@ const fn echo(name: &'static str, about: &'static str, connections: usize) -> Wo
 /// The O_DIRECT rows stand before the hot ones: pages that a hot row leaves in
 /// the page cache would make every direct read look for them first.
 pub const WORKLOADS: &[Workload] = &[
-    direct(
-        "read-direct-4k-d1",
-        "random 4 KiB reads, O_DIRECT, one at a time",
-        4,
-        1,
-    ),
-    direct(
-        "read-direct-4k-d32",
-        "random 4 KiB reads, O_DIRECT, 32 in flight",
-        4,
-        32,
-    ),
-    direct(
-        "read-direct-8k-d32",
-        "random 8 KiB reads, O_DIRECT, 32 in flight",
-        8,
-        32,
-    ),
-    direct(
-        "read-direct-16k-d32",
-        "random 16 KiB reads, O_DIRECT, 32 in flight",
-        16,
-        32,
-    ),
-    direct(
-        "read-direct-32k-d32",
-        "random 32 KiB reads, O_DIRECT, 32 in flight",
-        32,
-        32,
-    ),
-    direct(
-        "read-direct-64k-d32",
-        "random 64 KiB reads, O_DIRECT, 32 in flight",
-        64,
-        32,
-    ),
-    direct(
-        "read-direct-128k-d32",
-        "random 128 KiB reads, O_DIRECT, 32 in flight",
-        128,
-        32,
-    ),
-    hot(
-        "read-hot-1k-d32",
-        "random 1 KiB reads from the page cache, 32 in flight",
-        1,
-        32,
-    ),
-    hot(
-        "read-hot-4k-d32",
-        "random 4 KiB reads from the page cache, 32 in flight",
-        4,
-        32,
-    ),
+    direct("read-direct-4k-d1", "random 4 KiB reads, O_DIRECT, one at a time", 4, 1),
+    direct("read-direct-4k-d32", "random 4 KiB reads, O_DIRECT, 32 in flight", 4, 32),
+    direct("read-direct-8k-d32", "random 8 KiB reads, O_DIRECT, 32 in flight", 8, 32),
+    direct("read-direct-16k-d32", "random 16 KiB reads, O_DIRECT, 32 in flight", 16, 32),
+    direct("read-direct-32k-d32", "random 32 KiB reads, O_DIRECT, 32 in flight", 32, 32),
+    direct("read-direct-64k-d32", "random 64 KiB reads, O_DIRECT, 32 in flight", 64, 32),
+    direct("read-direct-128k-d32", "random 128 KiB reads, O_DIRECT, 32 in flight", 128, 32),
+    hot("read-hot-1k-d32", "random 1 KiB reads from the page cache, 32 in flight", 1, 32),
+    hot("read-hot-4k-d32", "random 4 KiB reads from the page cache, 32 in flight", 4, 32),
     Workload {
         name: "write-sync-4k-d8",
         about: "random 4 KiB writes, each followed by fdatasync, 8 such pairs in flight",
-        shape: Shape::WriteSync {
-            block: 4 << 10,
-            depth: 8,
-        },
+        shape: Shape::WriteSync { block: 4 << 10, depth: 8 },
         headline: true,
     },
     echo("echo-1", "TCP echo of 64 bytes, 1 connection", 1),
@@ -199,10 +128,8 @@ impl Workload {
 /// (`read-hot-*`) selects, in the order of [`WORKLOADS`]; all when it is `None`.
 pub fn select(list: Option<&str>) -> Result<Vec<&'static Workload>, Error> {
     let names: Vec<&str> = WORKLOADS.iter().map(|workload| workload.name).collect();
-    let chosen = select::select(&names, list).map_err(|name| Error::UnknownWorkload {
-        name,
-        valid: names.join(", "),
-    })?;
+    let chosen = select::select(&names, list)
+        .map_err(|name| Error::UnknownWorkload { name, valid: names.join(", ") })?;
     Ok(chosen.into_iter().map(|index| &WORKLOADS[index]).collect())
 }
 
@@ -215,11 +142,7 @@ mod tests {
         for (index, workload) in WORKLOADS.iter().enumerate() {
             assert_eq!(Workload::named(workload.name), Some(&WORKLOADS[index]));
             if let Shape::Read { depth, block, .. } = workload.shape {
-                assert!(
-                    workload
-                        .name
-                        .ends_with(&format!("-{}k-d{depth}", block >> 10))
-                );
+                assert!(workload.name.ends_with(&format!("-{}k-d{depth}", block >> 10)));
             }
         }
     }
@@ -231,9 +154,6 @@ mod tests {
         assert_eq!(names("echo-*").unwrap(), ["echo-1", "echo-64", "echo-256"]);
         assert_eq!(names("echo-64,echo-1").unwrap(), ["echo-1", "echo-64"]);
         let message = names("nope").unwrap_err().to_string();
-        assert!(
-            message.contains("'nope'") && message.contains("read-direct-4k-d1"),
-            "{message}"
-        );
+        assert!(message.contains("'nope'") && message.contains("read-direct-4k-d1"), "{message}");
     }
 }

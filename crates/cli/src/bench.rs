@@ -87,10 +87,8 @@ impl Bench {
         };
         let outcome = omniring_bench::run(&options)?;
         // First the page: it is there even if nobody reads the output.
-        fs::write(&self.report, html::render(&outcome)).map_err(|source| Error::Report {
-            path: self.report.clone(),
-            source,
-        })?;
+        fs::write(&self.report, html::render(&outcome))
+            .map_err(|source| Error::Report { path: self.report.clone(), source })?;
         print(|output| match self.format {
             Format::Table => output.write_all(table::render(&outcome).as_bytes()),
             Format::Json => rows::json(&outcome.rows, output),
@@ -103,9 +101,7 @@ impl Bench {
 
 fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Error> {
     let mut output = BufWriter::new(io::stdout().lock());
-    write(&mut output)
-        .and_then(|()| output.flush())
-        .map_err(Error::Output)
+    write(&mut output).and_then(|()| output.flush()).map_err(Error::Output)
 }
 
 /// Says what may mislead and where the page is.
@@ -121,10 +117,7 @@ fn remark(outcome: &Outcome, report: &Path) {
 
 /// Finds out before the run that the page has nowhere to go.
 fn check_report(path: &Path) -> Result<(), Error> {
-    let error = |kind: io::ErrorKind| Error::Report {
-        path: path.to_owned(),
-        source: kind.into(),
-    };
+    let error = |kind: io::ErrorKind| Error::Report { path: path.to_owned(), source: kind.into() };
     if path.is_dir() {
         return Err(error(io::ErrorKind::IsADirectory));
     }

@@ -65,10 +65,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
         let _ = write!(std::io::stderr(), "{error}");
         return ExitCode::from(MISTAKE);
     }
-    complain(&format!(
-        "{}; see omniring --help",
-        in_one_line(&error.to_string())
-    ));
+    complain(&format!("{}; see omniring --help", in_one_line(&error.to_string())));
     ExitCode::from(MISTAKE)
 }
 
@@ -76,10 +73,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
 fn in_one_line(message: &str) -> String {
     let message = message.strip_prefix("error: ").unwrap_or(message);
     let said = message.split("\n\nUsage:").next().unwrap_or(message);
-    let said = said
-        .split("\n\nFor more information")
-        .next()
-        .unwrap_or(said);
+    let said = said.split("\n\nFor more information").next().unwrap_or(said);
     said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -95,14 +89,9 @@ mod tests {
 
     #[test]
     fn what_clap_says_fits_on_one_line() {
-        let error = Arguments::try_parse_from(["omniring", "bench", "--nope"])
-            .err()
-            .unwrap();
+        let error = Arguments::try_parse_from(["omniring", "bench", "--nope"]).err().unwrap();
         let line = in_one_line(&error.to_string());
-        assert!(
-            line.starts_with("unexpected argument '--nope' found"),
-            "{line}"
-        );
+        assert!(line.starts_with("unexpected argument '--nope' found"), "{line}");
         assert!(!line.contains('\n') && !line.contains("Usage"));
     }
 }

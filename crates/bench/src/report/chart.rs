@@ -73,10 +73,7 @@ pub fn bars(title: &str, values: &[(&str, f64)]) -> String {
 /// each nine is as wide as the one before, each decade of latency as high.
 pub fn percentiles(title: &str, curves: &[(&str, &[(f64, f64)])]) -> String {
     let points = || curves.iter().flat_map(|(_, curve)| curve.iter());
-    let lowest = points()
-        .map(|point| point.1)
-        .fold(f64::INFINITY, f64::min)
-        .max(0.05);
+    let lowest = points().map(|point| point.1).fold(f64::INFINITY, f64::min).max(0.05);
     let highest = points().map(|point| point.1).fold(0.0, f64::max);
     let farthest = points().map(|point| nines(point.0)).fold(0.0, f64::max);
     if highest <= 0.0 || farthest <= 0.0 {
@@ -116,11 +113,7 @@ impl Ranged for Nines {
     }
 
     fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
-        TICKS
-            .map(nines)
-            .into_iter()
-            .filter(|&at| at <= self.0 + 1e-9)
-            .collect()
+        TICKS.map(nines).into_iter().filter(|&at| at <= self.0 + 1e-9).collect()
     }
 
     fn range(&self) -> Range<f64> {
@@ -148,11 +141,7 @@ impl Ranged for Decades {
 
     fn key_points<Hint: KeyPointHint>(&self, _: Hint) -> Vec<f64> {
         let decades = (self.1 / self.0).log10();
-        let steps: &[f64] = if decades < 2.5 {
-            &[1.0, 2.0, 5.0]
-        } else {
-            &[1.0]
-        };
+        let steps: &[f64] = if decades < 2.5 { &[1.0, 2.0, 5.0] } else { &[1.0] };
         let powers = self.0.log10().floor() as i32..=self.1.log10().floor() as i32;
         let points = powers.flat_map(|power| steps.iter().map(move |s| s * 10f64.powi(power)));
         points.filter(|at| (self.0..=self.1).contains(at)).collect()
@@ -228,10 +217,7 @@ mod tests {
     #[test]
     fn bars_are_drawn_for_each_engine_without_a_fixed_text_colour() {
         let svg = bars("ops/s <here>", &[("floor", 1000.0), ("uring", 990.0)]);
-        assert!(
-            svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"),
-            "{svg}"
-        );
+        assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"), "{svg}");
         assert!(svg.contains("uring") && svg.contains("990") && svg.contains("1,000"));
         assert!(svg.contains("currentColor") && !svg.contains("#000000"));
         assert!(!svg.contains("<here>"));
@@ -247,9 +233,7 @@ mod tests {
     fn percentile_axes_name_the_nines() {
         let curve = [(1.0, 20.0), (50.0, 80.0), (99.0, 400.0), (99.99, 9000.0)];
         let svg = percentiles("latency", &[("uring", &curve)]);
-        for label in [
-            "50 %", "90 %", "99 %", "99.9 %", "99.99 %", "100 µs", "1 ms",
-        ] {
+        for label in ["50 %", "90 %", "99 %", "99.9 %", "99.99 %", "100 µs", "1 ms"] {
             assert!(svg.contains(label), "{label}\n{svg}");
         }
         assert!(!svg.contains("99.999 %"));

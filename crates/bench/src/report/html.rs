@@ -166,9 +166,7 @@ fn reading() -> Markup {
 fn workload(name: &str, rows: &[Row]) -> Markup {
     let about = Workload::named(name).map_or("", |workload| workload.about);
     let values = |value: fn(&Row) -> Option<f64>| -> Vec<(&str, f64)> {
-        rows.iter()
-            .filter_map(|row| Some((row.engine.as_str(), value(row)?)))
-            .collect()
+        rows.iter().filter_map(|row| Some((row.engine.as_str(), value(row)?))).collect()
     };
     let curves: Vec<(&str, &[(f64, f64)])> = rows
         .iter()
@@ -281,10 +279,7 @@ mod tests {
 
     fn page() -> String {
         let machine = Machine {
-            facts: vec![Fact {
-                name: "kernel",
-                value: "Linux <6.18>".into(),
-            }],
+            facts: vec![Fact { name: "kernel", value: "Linux <6.18>".into() }],
             ..Machine::default()
         };
         render(&Outcome {
@@ -323,10 +318,6 @@ mod tests {
         ] {
             assert!(page.contains(part), "{part}");
         }
-        assert_eq!(
-            page.matches("<svg ").count(),
-            6,
-            "three charts for each workload"
-        );
+        assert_eq!(page.matches("<svg ").count(), 6, "three charts for each workload");
     }
 }

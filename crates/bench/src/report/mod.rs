@@ -84,7 +84,7 @@ pub const COLUMNS: &[Column] = &[
         value: |row| row.cpu_system_us_per_op.map(figure),
     },
     Column {
-        name: "vs floor",
+        name: "cpu/floor",
         about: "processor time per operation as a multiple of the bare ring loop's, paired \
                 within rounds",
         value: |row| row.cpu_vs_floor.map(|ratio| format!("{ratio:.2}x")),
@@ -109,11 +109,7 @@ pub const COLUMNS: &[Column] = &[
         about: "the same for 999 of 1000 operations",
         value: |row| row.p999_us.map(figure),
     },
-    Column {
-        name: "max us",
-        about: "longest latency",
-        value: |row| row.max_us.map(figure),
-    },
+    Column { name: "max us", about: "longest latency", value: |row| row.max_us.map(figure) },
 ];
 
 /// The workloads of some rows, in order, each with its rows.
@@ -195,10 +191,7 @@ mod tests {
     #[test]
     fn rows_are_grouped_in_order() {
         let rows = sample::rows();
-        let groups: Vec<_> = by_workload(&rows)
-            .iter()
-            .map(|(name, r)| (*name, r.len()))
-            .collect();
+        let groups: Vec<_> = by_workload(&rows).iter().map(|(name, r)| (*name, r.len())).collect();
         assert_eq!(groups, [("read-direct-4k-d32", 3), ("echo-64", 2)]);
     }
 }

@@ -15,8 +15,10 @@ pub fn render(outcome: &Outcome) -> String {
     for (name, rows) in by_workload(&outcome.rows) {
         let about = Workload::named(name).map_or("", |workload| workload.about);
         let _ = writeln!(text, "{name}: {about}");
-        text += &block(rows);
-        text.push('\n');
+        if rows.iter().any(Row::is_measured) {
+            text += &block(rows);
+            text.push('\n');
+        }
         for row in rows {
             for (kind, reason) in remarks(row) {
                 let _ = writeln!(text, "  {}: {kind}{reason}", row.engine);
@@ -39,7 +41,7 @@ pub fn remarks(row: &Row) -> impl Iterator<Item = (&'static str, &str)> {
 }
 
 /// Least width of the columns, so that the blocks of all workloads line up.
-const WIDTHS: [u16; 13] = [18, 10, 6, 8, 6, 6, 6, 8, 6, 7, 7, 7, 9];
+const WIDTHS: [u16; 13] = [18, 10, 6, 8, 6, 6, 6, 9, 6, 7, 7, 7, 9];
 
 fn block(rows: &[Row]) -> String {
     let mut table = Table::new();
@@ -53,9 +55,7 @@ fn block(rows: &[Row]) -> String {
     for ((index, column), width) in table.column_iter_mut().enumerate().zip(WIDTHS) {
         let margin = if index == 0 { 2 } else { 1 };
         column.set_padding((margin, 0));
-        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(
-            width + margin,
-        )));
+        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width + margin)));
         if index > 0 {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -77,22 +77,10 @@ mod tests {
         rows[0].ops_per_s = Some(1_234_567.0);
         rows[0].max_us = Some(1_234_567.0);
         rows[0].vs_uring_percent = Some(-100.0);
-        let text = render(&Outcome {
-            rows,
-            ..Outcome::default()
-        });
-        assert!(
-            text.lines().all(|line| line.chars().count() <= 120),
-            "{text}"
-        );
-        assert!(
-            text.contains("read-direct-4k-d32: random 4 KiB reads, O_DIRECT"),
-            "{text}"
-        );
-        assert!(
-            text.contains("  threads: failed: it <broke>, badly"),
-            "{text}"
-        );
+        let text = render(&Outcome { rows, ..Outcome::default() });
+        assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
+        assert!(text.contains("read-direct-4k-d32: random 4 KiB reads, O_DIRECT"), "{text}");
+        assert!(text.contains("  threads: failed: it <broke>, badly"), "{text}");
         assert!(text.contains("  epoll: skipped: the file system"), "{text}");
         assert!(text.contains("  uring: its rate is the load"), "{text}");
     }

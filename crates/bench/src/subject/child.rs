@@ -58,20 +58,14 @@ pub fn command(spec: &Spec) -> std::io::Result<Command> {
 impl SubjectProcess {
     /// Starts a subject and waits until it is ready.
     pub fn start(mut command: Command) -> Result<SubjectProcess, Absence> {
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.env_remove("OMNIRING_ENGINE"); // the row names its engine
         let mut child = OwnChild::start(&mut command)
             .map_err(|error| Absence::Failed(format!("cannot start: {}", plain(&error))))?;
         let pipes = child.inner();
         let input = pipes.stdin.take();
         let output = pipes.stdout.take().expect("the child's output is piped");
-        let stderr = pipes
-            .stderr
-            .take()
-            .expect("the child's complaints are piped");
+        let stderr = pipes.stderr.take().expect("the child's complaints are piped");
         let (sender, replies) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
@@ -85,19 +79,10 @@ impl SubjectProcess {
             let _ = stderr.take(16 << 10).read_to_end(&mut text);
             let text = String::from_utf8_lossy(&text);
             let told = |line: &&str| !line.trim().is_empty() && !line.starts_with("note:");
-            text.lines()
-                .rfind(told)
-                .unwrap_or_default()
-                .trim()
-                .to_owned()
+            text.lines().rfind(told).unwrap_or_default().trim().to_owned()
         });
-        let mut subject = SubjectProcess {
-            child,
-            input,
-            replies,
-            complaint: Some(complaint),
-            port: None,
-        };
+        let mut subject =
+            SubjectProcess { child, input, replies, complaint: Some(complaint), port: None };
         match subject.reply(PATIENCE)? {
             Reply::Ready { port } => subject.port = port,
             other => return Err(subject.unexpected(&other)),
@@ -112,14 +97,9 @@ impl SubjectProcess {
 
     /// Has it run one slice.
     pub fn run(&mut self, length: Duration) -> Result<Slice, Absence> {
-        let request = Request {
-            run_ms: length.as_millis() as u64,
-        };
+        let request = Request { run_ms: length.as_millis() as u64 };
         let line = serde_json::to_string(&request).expect("a request is plain data") + "\n";
-        let written = self
-            .input
-            .as_mut()
-            .map(|input| input.write_all(line.as_bytes()));
+        let written = self.input.as_mut().map(|input| input.write_all(line.as_bytes()));
         if !matches!(written, Some(Ok(()))) {
             return Err(self.ended());
         }
@@ -159,10 +139,9 @@ impl SubjectProcess {
                 Ok(reply) => Ok(reply),
                 Err(error) => Err(Absence::Failed(format!("cannot read its answer: {error}"))),
             },
-            Err(RecvTimeoutError::Timeout) => Err(Absence::Failed(format!(
-                "no answer within {} s",
-                limit.as_secs()
-            ))),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(Absence::Failed(format!("no answer within {} s", limit.as_secs())))
+            }
             Err(RecvTimeoutError::Disconnected) => Err(self.ended()),
         }
     }
@@ -198,9 +177,7 @@ mod tests {
         let reason = "the subject ended: out of luck".to_owned();
         assert_eq!(outcome.unwrap_err(), Absence::Failed(reason));
         let outcome = SubjectProcess::start(shell("kill -9 $$"));
-        let Absence::Failed(reason) = outcome.unwrap_err() else {
-            panic!()
-        };
+        let Absence::Failed(reason) = outcome.unwrap_err() else { panic!() };
         assert!(reason.contains("signal: 9"), "{reason}");
     }
 
@@ -208,10 +185,7 @@ mod tests {
     fn a_refusal_is_a_skip() {
         let script = r#"echo '{"refused":{"reason":"no O_DIRECT"}}'"#;
         let outcome = SubjectProcess::start(shell(script));
-        assert_eq!(
-            outcome.unwrap_err(),
-            Absence::Skipped("no O_DIRECT".to_owned())
-        );
+        assert_eq!(outcome.unwrap_err(), Absence::Skipped("no O_DIRECT".to_owned()));
     }
 
     #[test]

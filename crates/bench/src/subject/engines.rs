@@ -79,49 +79,27 @@ struct Lane {
 impl FileSubject {
     fn new(runtime: Runtime, spec: &Spec) -> Result<Self, SetupError> {
         let (block, depth, direct, writes) = match spec.workload.shape {
-            Shape::Read {
-                source,
-                block,
-                depth,
-            } => (block, depth, source == Source::Device, false),
+            Shape::Read { source, block, depth } => (block, depth, source == Source::Device, false),
             Shape::WriteSync { block, depth } => (block, depth, false, true),
             Shape::Echo { .. } => unreachable!("an echo row has no file"),
         };
         let path = spec.file_path()?;
         let file = runtime
             .block_on(async {
-                OpenOptions::new()
-                    .read(true)
-                    .write(writes)
-                    .direct(direct)
-                    .open(path)
-                    .await
+                OpenOptions::new().read(true).write(writes).direct(direct).open(path).await
             })
             .map_err(|error| refusal_of_open(error, direct))?;
         let lanes = (0..depth)
             .map(|index| {
                 let mut buffer = AlignedBuf::new(block, ALIGNMENT);
                 buffer.fill(index as u8 + 1);
-                Lane {
-                    buffer,
-                    random: fastrand::Rng::with_seed(index as u64 + 1),
-                }
+                Lane { buffer, random: fastrand::Rng::with_seed(index as u64 + 1) }
             })
             .collect();
         let (block, latency) = (block as u64, RefCell::new(Latency::new()));
         let blocks = spec.span / block;
-        let job = Rc::new(Job {
-            file,
-            block,
-            blocks,
-            writes,
-            latency,
-        });
-        Ok(FileSubject {
-            job,
-            lanes,
-            runtime,
-        })
+        let job = Rc::new(Job { file, block, blocks, writes, latency });
+        Ok(FileSubject { job, lanes, runtime })
     }
 }
 
@@ -174,9 +152,8 @@ impl Subject for FileSubject {
                 .collect();
             let mut ops = Ok(0);
             for task in tasks {
-                let (done, lane) = task
-                    .await
-                    .map_err(|error| io::Error::other(error.to_string()))?;
+                let (done, lane) =
+                    task.await.map_err(|error| io::Error::other(error.to_string()))?;
                 lanes.push(lane);
                 ops = ops.and_then(|ops: u64| Ok(ops + done?));
             }
@@ -244,7 +221,7 @@ impl Subject for EchoSubject {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::Load;
+    use crate::subject::testing::answers_in_slices;
     use crate::workload::Workload;
 
     fn spec(engine: &str, workload: &str, file: Option<&std::path::Path>) -> Spec {
@@ -274,45 +251,20 @@ mod tests {
                 };
                 for _ in 0..2 {
                     let mut latency = Latency::new();
-                    let ops = subject
-                        .run(Duration::from_millis(20), &mut latency)
-                        .unwrap();
+                    let ops = subject.run(Duration::from_millis(20), &mut latency).unwrap();
                     assert!(ops > 0, "{engine} {workload}");
                     assert_eq!(latency.count(), ops, "{engine} {workload}");
                 }
             }
-            assert!(
-                std::fs::read(&path).unwrap().iter().any(|&byte| byte != 0),
-                "{engine}"
-            );
+            assert!(std::fs::read(&path).unwrap().iter().any(|&byte| byte != 0), "{engine}");
         }
     }
 
     #[test]
     fn every_engine_answers_the_load() {
         for engine in engines() {
-            let length = Duration::from_millis(40);
-            std::thread::scope(|scope| {
-                let (sender, port) = std::sync::mpsc::channel();
-                let (enough, loaded) = std::sync::mpsc::channel();
-                let engine = &engine;
-                let server = scope.spawn(move || {
-                    let Ok(mut subject) = set_up(&spec(engine, "echo-64", None)) else {
-                        panic!("{engine}");
-                    };
-                    sender.send(subject.port().unwrap()).unwrap();
-                    let first = subject.run(length, &mut Latency::new()).unwrap();
-                    let second = subject.run(length, &mut Latency::new()).unwrap();
-                    let _ = loaded.recv();
-                    (first, second)
-                });
-                let address = (std::net::Ipv4Addr::LOCALHOST, port.recv().unwrap()).into();
-                let mut load = Load::connect(address, 64).unwrap();
-                assert!(load.run(3 * length).unwrap().ops > 64, "{engine}");
-                enough.send(()).unwrap();
-                let (first, second) = server.join().unwrap();
-                assert!(first > 0 && second > 0, "{engine}: {first} {second}");
-            });
+            let spec = spec(&engine, "echo-64", None);
+            assert!(answers_in_slices(64, || set_up(&spec).ok()), "{engine}");
         }
     }
 

@@ -52,17 +52,10 @@ pub struct Tuning {
 pub fn tuning(shape: Shape) -> Tuning {
     let wait = match shape {
         // What is read from the page cache completes at submit.
-        Shape::Read {
-            source: Source::Device,
-            depth,
-            ..
-        } => (depth * 3 / 8).max(1),
+        Shape::Read { source: Source::Device, depth, .. } => (depth * 3 / 8).max(1),
         _ => 1,
     };
-    Tuning {
-        defer_taskrun: true,
-        wait,
-    }
+    Tuning { defer_taskrun: true, wait }
 }
 
 /// Sets a row up.
@@ -81,10 +74,8 @@ pub fn set_up_tuned(spec: &Spec, tuning: Tuning) -> Result<Box<dyn Subject>, Set
 fn ring(entries: usize, tuning: Tuning) -> io::Result<IoUring> {
     let entries = entries.next_power_of_two() as u32;
     if tuning.defer_taskrun {
-        let deferring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .build(entries);
+        let deferring =
+            IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(entries);
         if deferring.is_ok() {
             return deferring;
         }
@@ -146,11 +137,7 @@ const SYNC: u64 = 1 << 32;
 impl FileFloor {
     fn new(spec: &Spec, tuning: Tuning) -> Result<Self, SetupError> {
         let (block, depth, direct, writes) = match spec.workload.shape {
-            Shape::Read {
-                source,
-                block,
-                depth,
-            } => (block, depth, source == Source::Device, false),
+            Shape::Read { source, block, depth } => (block, depth, source == Source::Device, false),
             Shape::WriteSync { block, depth } => (block, depth, false, true),
             Shape::Echo { .. } => unreachable!("an echo row has no file"),
         };
@@ -182,15 +169,7 @@ impl FileFloor {
 
 impl Subject for FileFloor {
     fn run(&mut self, length: Duration, latency: &mut Latency) -> io::Result<u64> {
-        let FileFloor {
-            ring,
-            file,
-            slots,
-            block,
-            blocks,
-            writes,
-            tuning,
-        } = self;
+        let FileFloor { ring, file, slots, block, blocks, writes, tuning } = self;
         let (block, blocks, writes) = (*block as u32, *blocks, *writes);
         let fd = Fd(file.as_raw_fd());
         let (submitter, mut submission, mut completion) = ring.split();
@@ -302,9 +281,7 @@ impl EchoFloor {
 
     /// Cancels whatever is in flight and waits for the last completion.
     fn cancel_all(&mut self) -> io::Result<()> {
-        let cancel = opcode::AsyncCancel2::new(CancelBuilder::any())
-            .build()
-            .user_data(CANCEL);
+        let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(CANCEL);
         let (submitter, mut submission, mut completion) = self.ring.split();
         submission.sync();
         enter(&submitter, 0)?; // what the last slice has staged
@@ -332,9 +309,7 @@ impl Drop for EchoFloor {
     fn drop(&mut self) {
         if self.cancel_all().is_err() {
             // INV-BUF: rather leak than free what the kernel may still write to.
-            std::mem::take(&mut self.connections)
-                .into_iter()
-                .for_each(std::mem::forget);
+            std::mem::take(&mut self.connections).into_iter().for_each(std::mem::forget);
         }
     }
 }
@@ -349,45 +324,26 @@ fn receive(index: usize, connection: &mut Connection) -> squeue::Entry {
 
 fn send(index: usize, connection: &Connection) -> squeue::Entry {
     let rest = &connection.buffer[connection.sent..connection.length];
-    opcode::Send::new(
-        Fd(connection.stream.as_raw_fd()),
-        rest.as_ptr(),
-        rest.len() as u32,
-    )
-    .build()
-    .user_data(index as u64 | SEND)
+    opcode::Send::new(Fd(connection.stream.as_raw_fd()), rest.as_ptr(), rest.len() as u32)
+        .build()
+        .user_data(index as u64 | SEND)
 }
 
 impl Subject for EchoFloor {
     fn port(&self) -> Option<u16> {
-        self.listener
-            .local_addr()
-            .ok()
-            .map(|address| address.port())
+        self.listener.local_addr().ok().map(|address| address.port())
     }
 
     fn run(&mut self, length: Duration, _: &mut Latency) -> io::Result<u64> {
-        let EchoFloor {
-            ring,
-            listener,
-            connections,
-            connections_max,
-            tuning,
-            ..
-        } = self;
+        let EchoFloor { ring, listener, connections, connections_max, tuning, .. } = self;
         let (in_flight, accepting) = (&mut self.in_flight, &mut self.accepting);
         let (submitter, mut submission, mut completion) = ring.split();
         let listener = Fd(listener.as_raw_fd());
         let accept = opcode::Accept::new(listener, std::ptr::null_mut(), std::ptr::null_mut());
         let accept = accept.build().user_data(ACCEPT);
         // The kernel copies the time when the op is submitted, which is in this call.
-        let time = Timespec::new()
-            .sec(length.as_secs())
-            .nsec(length.subsec_nanos());
-        push(
-            &mut submission,
-            &opcode::Timeout::new(&time).build().user_data(DEADLINE),
-        )?;
+        let time = Timespec::new().sec(length.as_secs()).nsec(length.subsec_nanos());
+        push(&mut submission, &opcode::Timeout::new(&time).build().user_data(DEADLINE))?;
 
         let mut ops = 0;
         let mut running = true;
@@ -420,12 +376,7 @@ impl Subject for EchoFloor {
                     let stream = unsafe { TcpStream::from_raw_fd(result as i32) };
                     stream.set_nodelay(true)?;
                     let buffer = vec![0; ECHO_BUFFER_BYTES];
-                    connections.push(Connection {
-                        stream,
-                        buffer,
-                        length: 0,
-                        sent: 0,
-                    });
+                    connections.push(Connection { stream, buffer, length: 0, sent: 0 });
                     receive(index, &mut connections[index])
                 } else if data & SEND != 0 {
                     let connection = &mut connections[index];
@@ -455,7 +406,7 @@ impl Subject for EchoFloor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::Load;
+    use crate::subject::testing::answers_in_slices;
     use crate::workload::Workload;
     use std::io::Write;
 
@@ -491,9 +442,7 @@ mod tests {
             };
             for _ in 0..2 {
                 let mut latency = Latency::new();
-                let ops = subject
-                    .run(Duration::from_millis(20), &mut latency)
-                    .unwrap();
+                let ops = subject.run(Duration::from_millis(20), &mut latency).unwrap();
                 assert!(ops > 0);
                 assert_eq!(latency.count(), ops);
             }
@@ -510,12 +459,7 @@ mod tests {
         else {
             return;
         };
-        assert!(
-            subject
-                .run(Duration::from_millis(50), &mut Latency::new())
-                .unwrap()
-                > 0
-        );
+        assert!(subject.run(Duration::from_millis(50), &mut Latency::new()).unwrap() > 0);
         assert!(std::fs::read(&path).unwrap().iter().any(|&byte| byte != 0));
     }
 
@@ -528,33 +472,11 @@ mod tests {
         else {
             return;
         };
-        assert!(
-            subject
-                .run(Duration::from_millis(20), &mut Latency::new())
-                .is_err()
-        );
+        assert!(subject.run(Duration::from_millis(20), &mut Latency::new()).is_err());
     }
 
     #[test]
     fn the_echo_server_answers_in_every_slice_and_cancels_at_the_end() {
-        let length = Duration::from_millis(40);
-        std::thread::scope(|scope| {
-            let (sender, port) = std::sync::mpsc::channel();
-            let (enough, loaded) = std::sync::mpsc::channel();
-            let server = scope.spawn(move || {
-                let mut subject = set_up_or_skip(&spec("echo-64", None, 0))?;
-                sender.send(subject.port()?).ok()?;
-                let first = subject.run(length, &mut Latency::new()).unwrap();
-                let second = subject.run(length, &mut Latency::new()).unwrap();
-                let _ = loaded.recv();
-                Some((first, second))
-            });
-            let Ok(port) = port.recv() else { return };
-            let mut load = Load::connect((Ipv4Addr::LOCALHOST, port).into(), 64).unwrap();
-            assert!(load.run(3 * length).unwrap().ops > 64);
-            enough.send(()).unwrap();
-            let (first, second) = server.join().unwrap().unwrap();
-            assert!(first > 0 && second > 0, "{first} {second}");
-        });
+        answers_in_slices(64, || set_up_or_skip(&spec("echo-64", None, 0)));
     }
 }

@@ -98,11 +98,7 @@ pub fn serve(spec: &Spec, input: impl BufRead, mut output: impl Write) -> bool {
             return false;
         }
     };
-    if say(&Reply::Ready {
-        port: subject.port(),
-    })
-    .is_err()
-    {
+    if say(&Reply::Ready { port: subject.port() }).is_err() {
         return false;
     }
     let mut slice = Slice::default();
@@ -113,9 +109,7 @@ pub fn serve(spec: &Spec, input: impl BufRead, mut output: impl Write) -> bool {
         };
         let reply = match measure(&mut *subject, request, &mut slice) {
             Ok(()) => Reply::Slice(SliceLine::from(&slice)),
-            Err(error) => Reply::Failed {
-                reason: plain(&error),
-            },
+            Err(error) => Reply::Failed { reason: plain(&error) },
         };
         let failed = matches!(reply, Reply::Failed { .. });
         if say(&reply).is_err() || failed {
@@ -144,8 +138,54 @@ fn measure(subject: &mut dyn Subject, request: Request, slice: &mut Slice) -> io
     slice.ops = subject.run(length, &mut slice.latency)?;
     slice.elapsed = start.elapsed();
     slice.usage = Usage::of_this_process().since(usage);
-    slice.device_bytes = device_bytes_read()
-        .zip(device_bytes)
-        .map(|(now, then)| now.saturating_sub(then));
+    slice.device_bytes =
+        device_bytes_read().zip(device_bytes).map(|(now, then)| now.saturating_sub(then));
     Ok(())
+}
+
+/// What the tests of the floor and of the engines share.
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::net::Ipv4Addr;
+    use std::sync::mpsc::{TryRecvError, channel};
+    use std::time::Duration;
+
+    use super::Subject;
+    use crate::load::Load;
+    use crate::measure::Latency;
+
+    /// Runs an echo server in slices under load until it has answered in at
+    /// least two of them. False if it could not be set up here.
+    pub(crate) fn answers_in_slices(
+        connections: usize,
+        set_up: impl FnOnce() -> Option<Box<dyn Subject>> + Send,
+    ) -> bool {
+        std::thread::scope(|scope| {
+            let (sender, port) = channel();
+            let (enough, loaded) = channel::<()>();
+            let server = scope.spawn(move || {
+                let Some(mut subject) = set_up() else { return };
+                sender.send(subject.port().unwrap()).unwrap();
+                let mut slices = 0;
+                // Until the load is done with it, so that it never sees a reset.
+                while loaded.try_recv() == Err(TryRecvError::Empty) {
+                    let length = Duration::from_millis(20);
+                    let ops = subject.run(length, &mut Latency::new()).unwrap();
+                    slices += u32::from(ops > 0);
+                }
+                assert!(slices >= 2, "{slices}");
+            });
+            let Ok(port) = port.recv() else { return false };
+            let mut load = Load::connect((Ipv4Addr::LOCALHOST, port).into(), connections).unwrap();
+            let (mut runs, mut ops) = (0, 0);
+            while runs < 3 || (ops <= connections as u64 && runs < 100) {
+                ops += load.run(Duration::from_millis(50)).unwrap().ops;
+                runs += 1;
+            }
+            drop(enough);
+            assert!(ops > connections as u64, "{ops} round trips");
+            server.join().unwrap();
+            true
+        })
+    }
 }
