@@ -4,6 +4,9 @@
 //! start on this machine is skipped with the reason; `OMNIRING_REQUIRE=all` makes that a failure.
 
 mod harness;
+mod loopback;
 
 mod basics;
+mod tcp;
 mod files;
+mod pipes;
