@@ -25,18 +25,12 @@ impl RawAddr {
     /// No address: for a connected socket.
     pub fn none() -> RawAddr {
         // SAFETY: all-zero is a valid storage, of no family.
-        RawAddr {
-            storage: unsafe { zeroed() },
-            len: 0,
-        }
+        RawAddr { storage: unsafe { zeroed() }, len: 0 }
     }
 
     /// Room for the kernel to write any address to.
     pub(crate) fn room() -> RawAddr {
-        RawAddr {
-            len: ROOM,
-            ..RawAddr::none()
-        }
+        RawAddr { len: ROOM, ..RawAddr::none() }
     }
 
     /// Whether there is no address.
@@ -117,10 +111,7 @@ impl RawAddr {
         // SAFETY: the storage is large enough, and the family says what it is.
         let addr = unsafe { &*(&raw const self.storage).cast::<sockaddr_un>() };
         let len = (self.len as usize - UNIX_PATH).min(addr.sun_path.len());
-        let bytes: Vec<u8> = addr.sun_path[..len]
-            .iter()
-            .map(|&byte| byte as u8)
-            .collect();
+        let bytes: Vec<u8> = addr.sun_path[..len].iter().map(|&byte| byte as u8).collect();
         match bytes.split_first() {
             Some((0, name)) => UnixAddr::from_abstract_name(name),
             _ => {
@@ -156,17 +147,11 @@ impl From<SocketAddr> for RawAddr {
                 let inet = libc::sockaddr_in {
                     sin_family: libc::AF_INET as u16,
                     sin_port: addr.port().to_be(),
-                    sin_addr: libc::in_addr {
-                        s_addr: u32::from(*addr.ip()).to_be(),
-                    },
+                    sin_addr: libc::in_addr { s_addr: u32::from(*addr.ip()).to_be() },
                     sin_zero: [0; 8],
                 };
                 // SAFETY: the storage is large enough for every family's address.
-                unsafe {
-                    (&raw mut raw.storage)
-                        .cast::<libc::sockaddr_in>()
-                        .write(inet)
-                };
+                unsafe { (&raw mut raw.storage).cast::<libc::sockaddr_in>().write(inet) };
                 raw.len = size_of_val(&inet) as socklen_t;
             }
             SocketAddr::V6(addr) => {
@@ -174,17 +159,11 @@ impl From<SocketAddr> for RawAddr {
                     sin6_family: libc::AF_INET6 as u16,
                     sin6_port: addr.port().to_be(),
                     sin6_flowinfo: addr.flowinfo(),
-                    sin6_addr: libc::in6_addr {
-                        s6_addr: addr.ip().octets(),
-                    },
+                    sin6_addr: libc::in6_addr { s6_addr: addr.ip().octets() },
                     sin6_scope_id: addr.scope_id(),
                 };
                 // SAFETY: as above.
-                unsafe {
-                    (&raw mut raw.storage)
-                        .cast::<libc::sockaddr_in6>()
-                        .write(inet)
-                };
+                unsafe { (&raw mut raw.storage).cast::<libc::sockaddr_in6>().write(inet) };
                 raw.len = size_of_val(&inet) as socklen_t;
             }
         }

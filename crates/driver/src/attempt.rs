@@ -89,22 +89,10 @@ impl Op {
     /// What the op waits for.
     pub(crate) fn class(&self) -> Class {
         match self {
-            Op::Read {
-                position: Position::Cursor,
-                ..
-            }
-            | Op::Write {
-                position: Position::Cursor,
-                ..
-            }
-            | Op::ReadVectored {
-                position: Position::Cursor,
-                ..
-            }
-            | Op::WriteVectored {
-                position: Position::Cursor,
-                ..
-            } => Class::Stream,
+            Op::Read { position: Position::Cursor, .. }
+            | Op::Write { position: Position::Cursor, .. }
+            | Op::ReadVectored { position: Position::Cursor, .. }
+            | Op::WriteVectored { position: Position::Cursor, .. } => Class::Stream,
             _ => self.opcode().class(),
         }
     }
@@ -133,76 +121,24 @@ pub(crate) unsafe fn attempt(op: &Op, attempt: Attempt) -> Outcome {
     unsafe {
         match *op {
             Op::Nop {} => done(0),
-            Op::Read {
-                handle,
-                buf,
-                len,
-                position,
-            } => {
-                let iov = iovec {
-                    iov_base: buf.cast(),
-                    iov_len: len as usize,
-                };
-                transfer(
-                    Direction::Read,
-                    handle,
-                    &raw const iov,
-                    1,
-                    position,
-                    may_block,
-                )
+            Op::Read { handle, buf, len, position } => {
+                let iov = iovec { iov_base: buf.cast(), iov_len: len as usize };
+                transfer(Direction::Read, handle, &raw const iov, 1, position, may_block)
             }
-            Op::Write {
-                handle,
-                buf,
-                len,
-                position,
-            } => {
-                let iov = iovec {
-                    iov_base: buf.cast_mut().cast(),
-                    iov_len: len as usize,
-                };
-                transfer(
-                    Direction::Write,
-                    handle,
-                    &raw const iov,
-                    1,
-                    position,
-                    may_block,
-                )
+            Op::Write { handle, buf, len, position } => {
+                let iov = iovec { iov_base: buf.cast_mut().cast(), iov_len: len as usize };
+                transfer(Direction::Write, handle, &raw const iov, 1, position, may_block)
             }
-            Op::ReadVectored {
-                handle,
-                iov,
-                count,
-                position,
-            } => transfer(Direction::Read, handle, iov, count, position, may_block),
-            Op::WriteVectored {
-                handle,
-                iov,
-                count,
-                position,
-            } => transfer(Direction::Write, handle, iov, count, position, may_block),
-            Op::Fsync {
-                handle,
-                data_only: false,
-            } => retry(|| libc::fsync(handle.fd())),
-            Op::Fsync {
-                handle,
-                data_only: true,
-            } => retry(|| libc::fdatasync(handle.fd())),
-            Op::Open {
-                dir,
-                path,
-                flags,
-                mode,
-            } => retry(|| {
-                libc::openat(
-                    dir.fd(),
-                    path,
-                    flags | libc::O_CLOEXEC,
-                    libc::c_uint::from(mode),
-                )
+            Op::ReadVectored { handle, iov, count, position } => {
+                transfer(Direction::Read, handle, iov, count, position, may_block)
+            }
+            Op::WriteVectored { handle, iov, count, position } => {
+                transfer(Direction::Write, handle, iov, count, position, may_block)
+            }
+            Op::Fsync { handle, data_only: false } => retry(|| libc::fsync(handle.fd())),
+            Op::Fsync { handle, data_only: true } => retry(|| libc::fdatasync(handle.fd())),
+            Op::Open { dir, path, flags, mode } => retry(|| {
+                libc::openat(dir.fd(), path, flags | libc::O_CLOEXEC, libc::c_uint::from(mode))
             }),
             // After EINTR the descriptor is gone all the same on Linux: not to be tried again.
             Op::Close { handle } => match libc::close(handle.fd()) {
@@ -212,124 +148,63 @@ pub(crate) unsafe fn attempt(op: &Op, attempt: Attempt) -> Outcome {
                     errno => Outcome::Done(Completion::error(errno)),
                 },
             },
-            Op::Stat {
-                dir,
-                path,
-                flags,
-                mask,
-                out,
-            } => retry(|| libc::statx(dir.fd(), path, flags, mask, out)),
-            Op::Allocate {
-                handle,
-                mode,
-                offset,
-                len,
-            } => retry(|| libc::fallocate(handle.fd(), mode, offset as i64, len as i64)),
+            Op::Stat { dir, path, flags, mask, out } => {
+                retry(|| libc::statx(dir.fd(), path, flags, mask, out))
+            }
+            Op::Allocate { handle, mode, offset, len } => {
+                retry(|| libc::fallocate(handle.fd(), mode, offset as i64, len as i64))
+            }
             Op::Truncate { handle, len } => retry(|| libc::ftruncate(handle.fd(), len as i64)),
-            Op::Rename {
-                from_dir,
-                from,
-                to_dir,
-                to,
-                flags,
-            } => retry(|| libc::renameat2(from_dir.fd(), from, to_dir.fd(), to, flags)),
+            Op::Rename { from_dir, from, to_dir, to, flags } => {
+                retry(|| libc::renameat2(from_dir.fd(), from, to_dir.fd(), to, flags))
+            }
             Op::Unlink { dir, path, flags } => retry(|| libc::unlinkat(dir.fd(), path, flags)),
             Op::MakeDir { dir, path, mode } => retry(|| libc::mkdirat(dir.fd(), path, mode)),
-            Op::Link {
-                from_dir,
-                from,
-                to_dir,
-                to,
-                flags,
-            } => retry(|| libc::linkat(from_dir.fd(), from, to_dir.fd(), to, flags)),
+            Op::Link { from_dir, from, to_dir, to, flags } => {
+                retry(|| libc::linkat(from_dir.fd(), from, to_dir.fd(), to, flags))
+            }
             Op::Symlink { target, dir, path } => retry(|| libc::symlinkat(target, dir.fd(), path)),
             Op::ReadDir { handle, buf, len } => retry(|| {
-                libc::syscall(
-                    libc::SYS_getdents64,
-                    handle.fd() as c_long,
-                    buf,
-                    len as c_long,
-                )
+                libc::syscall(libc::SYS_getdents64, handle.fd() as c_long, buf, len as c_long)
             }),
-            Op::Socket {
-                domain,
-                kind,
-                protocol,
-            } => {
+            Op::Socket { domain, kind, protocol } => {
                 let kind = kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
                 retry(|| libc::socket(domain, kind, protocol))
             }
-            Op::Bind {
-                handle,
-                addr,
-                addr_len,
-            } => retry(|| libc::bind(handle.fd(), addr, addr_len)),
+            Op::Bind { handle, addr, addr_len } => {
+                retry(|| libc::bind(handle.fd(), addr, addr_len))
+            }
             Op::Listen { handle, backlog } => retry(|| libc::listen(handle.fd(), backlog)),
-            Op::SetOption {
-                handle,
-                level,
-                name,
-                value,
-                len,
-            } => retry(|| libc::setsockopt(handle.fd(), level, name, value, len)),
-            Op::GetOption {
-                handle,
-                level,
-                name,
-                value,
-                len,
-            } => retry(|| libc::getsockopt(handle.fd(), level, name, value, len)),
-            Op::Accept {
-                handle,
-                addr,
-                addr_len,
-            } => accept(handle, addr, addr_len),
+            Op::SetOption { handle, level, name, value, len } => {
+                retry(|| libc::setsockopt(handle.fd(), level, name, value, len))
+            }
+            Op::GetOption { handle, level, name, value, len } => {
+                retry(|| libc::getsockopt(handle.fd(), level, name, value, len))
+            }
+            Op::Accept { handle, addr, addr_len } => accept(handle, addr, addr_len),
             Op::Connect { handle, .. } if attempt == Attempt::Again => connect_again(handle.fd()),
-            Op::Connect {
-                handle,
-                addr,
-                addr_len,
-            } => connect(handle, addr, addr_len),
-            Op::Recv {
-                handle,
-                buf,
-                len,
-                flags,
-                ..
-            } => receive(handle, flags, |flags| {
+            Op::Connect { handle, addr, addr_len } => connect(handle, addr, addr_len),
+            Op::Recv { handle, buf, len, flags, .. } => receive(handle, flags, |flags| {
                 libc::recv(handle.fd(), buf.cast(), len as usize, flags)
             }),
-            Op::RecvMsg { handle, msg, flags } => receive(handle, flags, |flags| {
-                libc::recvmsg(handle.fd(), msg, flags)
-            }),
-            Op::Send {
-                handle,
-                buf,
-                len,
-                flags,
-            } => send(handle, flags, |flags| {
+            Op::RecvMsg { handle, msg, flags } => {
+                receive(handle, flags, |flags| libc::recvmsg(handle.fd(), msg, flags))
+            }
+            Op::Send { handle, buf, len, flags } => send(handle, flags, |flags| {
                 libc::send(handle.fd(), buf.cast(), len as usize, flags)
             }),
-            Op::SendMsg { handle, msg, flags } => send(handle, flags, |flags| {
-                libc::sendmsg(handle.fd(), msg, flags)
-            }),
+            Op::SendMsg { handle, msg, flags } => {
+                send(handle, flags, |flags| libc::sendmsg(handle.fd(), msg, flags))
+            }
             Op::Shutdown { handle, how } => retry(|| libc::shutdown(handle.fd(), how)),
             Op::Poll { handle, events } => match ready_events(handle.fd(), events) {
-                Ok(0) => Outcome::Wait {
-                    fd: handle.fd(),
-                    interest: Interest::Any,
-                },
+                Ok(0) => Outcome::Wait { fd: handle.fd(), interest: Interest::Any },
                 Ok(revents) => done(revents.into()),
                 Err(errno) => Outcome::Done(Completion::error(errno)),
             },
-            Op::Splice {
-                from,
-                from_offset,
-                to,
-                to_offset,
-                len,
-                flags,
-            } => splice(from, from_offset, to, to_offset, len, flags, may_block),
+            Op::Splice { from, from_offset, to, to_offset, len, flags } => {
+                splice(from, from_offset, to, to_offset, len, flags, may_block)
+            }
             // Engines keep time themselves.
             Op::Timeout { .. } => Outcome::Done(Completion::error(libc::EINVAL)),
         }
@@ -395,33 +270,24 @@ fn peer(
     system_call: impl FnMut() -> ssize_t,
 ) -> Outcome {
     match call(system_call) {
-        Err(libc::EAGAIN) if flags & libc::MSG_DONTWAIT == 0 => Outcome::Wait {
-            fd: handle.fd(),
-            interest,
-        },
+        Err(libc::EAGAIN) if flags & libc::MSG_DONTWAIT == 0 => {
+            Outcome::Wait { fd: handle.fd(), interest }
+        }
         result => finish(result),
     }
 }
 
 fn receive(handle: Handle, flags: c_int, recv: impl Fn(c_int) -> ssize_t) -> Outcome {
-    peer(handle, Interest::Read, flags, || {
-        recv(flags | libc::MSG_DONTWAIT)
-    })
+    peer(handle, Interest::Read, flags, || recv(flags | libc::MSG_DONTWAIT))
 }
 
 fn send(handle: Handle, flags: c_int, send: impl Fn(c_int) -> ssize_t) -> Outcome {
-    peer(handle, Interest::Write, flags, || {
-        send(flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-    })
+    peer(handle, Interest::Write, flags, || send(flags | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL))
 }
 
 /// What `poll(2)` says right now.
 fn ready_events(fd: RawFd, events: i16) -> Result<i16, c_int> {
-    let mut poll = libc::pollfd {
-        fd,
-        events,
-        revents: 0,
-    };
+    let mut poll = libc::pollfd { fd, events, revents: 0 };
     // SAFETY: one valid entry; a zero timeout never waits.
     call(|| unsafe { libc::poll(&raw mut poll, 1, 0) })?;
     match poll.revents & libc::POLLNVAL {
@@ -489,10 +355,7 @@ unsafe fn transfer(
     if may_block {
         return finish(at(-1, 0));
     }
-    let wait = Outcome::Wait {
-        fd,
-        interest: direction.interest(),
-    };
+    let wait = Outcome::Wait { fd, interest: direction.interest() };
     match at(-1, libc::RWF_NOWAIT) {
         // SAFETY: the caller's contract.
         Ok(moved) if unsafe { is_partial(fd, iov, count, moved) } => {
@@ -606,10 +469,7 @@ unsafe fn connect(
     match unsafe { libc::connect(fd, addr, addr_len) } {
         0 => done(0),
         _ => match errno() {
-            libc::EINPROGRESS | libc::EINTR => Outcome::Wait {
-                fd,
-                interest: Interest::Write,
-            },
+            libc::EINPROGRESS | libc::EINTR => Outcome::Wait { fd, interest: Interest::Write },
             errno => Outcome::Done(Completion::error(errno)),
         },
     }
@@ -620,10 +480,7 @@ fn connect_again(fd: RawFd) -> Outcome {
     match is_ready(fd, Interest::Write) {
         Ok(true) => {}
         Ok(false) => {
-            return Outcome::Wait {
-                fd,
-                interest: Interest::Write,
-            };
+            return Outcome::Wait { fd, interest: Interest::Write };
         }
         Err(errno) => return Outcome::Done(Completion::error(errno)),
     }
@@ -649,44 +506,21 @@ fn splice(
     may_block: bool,
 ) -> Outcome {
     let offset_pointer = |offset: &mut i64| -> *mut i64 {
-        if *offset < 0 {
-            std::ptr::null_mut()
-        } else {
-            &raw mut *offset
-        }
+        if *offset < 0 { std::ptr::null_mut() } else { &raw mut *offset }
     };
-    let flags = if may_block {
-        flags
-    } else {
-        flags | libc::SPLICE_F_NONBLOCK
-    };
-    let (from_pointer, to_pointer) = (
-        offset_pointer(&mut from_offset),
-        offset_pointer(&mut to_offset),
-    );
+    let flags = if may_block { flags } else { flags | libc::SPLICE_F_NONBLOCK };
+    let (from_pointer, to_pointer) =
+        (offset_pointer(&mut from_offset), offset_pointer(&mut to_offset));
     // SAFETY: the offsets are null or locals.
     match call(|| unsafe {
-        libc::splice(
-            from.fd(),
-            from_pointer,
-            to.fd(),
-            to_pointer,
-            len as usize,
-            flags,
-        )
+        libc::splice(from.fd(), from_pointer, to.fd(), to_pointer, len as usize, flags)
     }) {
         Err(libc::EAGAIN) if !may_block => {
             // One of the two sides is not ready. It may have become so meanwhile: the wait will
             // notice.
             match is_ready(from.fd(), Interest::Read) {
-                Ok(false) => Outcome::Wait {
-                    fd: from.fd(),
-                    interest: Interest::Read,
-                },
-                Ok(true) => Outcome::Wait {
-                    fd: to.fd(),
-                    interest: Interest::Write,
-                },
+                Ok(false) => Outcome::Wait { fd: from.fd(), interest: Interest::Read },
+                Ok(true) => Outcome::Wait { fd: to.fd(), interest: Interest::Write },
                 Err(errno) => Outcome::Done(Completion::error(errno)),
             }
         }

@@ -169,16 +169,11 @@ impl AlignedBuf {
     pub fn new(len: usize, align: usize) -> AlignedBuf {
         let layout = Layout::from_size_align(len, align).expect("align is a power of two");
         if len == 0 {
-            return AlignedBuf {
-                start: NonNull::dangling(),
-                layout,
-            };
+            return AlignedBuf { start: NonNull::dangling(), layout };
         }
         // SAFETY: the layout's size is not 0.
         let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else {
-            handle_alloc_error(layout)
-        };
+        let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         AlignedBuf { start, layout }
     }
 }
@@ -215,12 +210,7 @@ impl DerefMut for AlignedBuf {
 
 impl fmt::Debug for AlignedBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "AlignedBuf({} bytes, align {})",
-            self.layout.size(),
-            self.layout.align()
-        )
+        write!(f, "AlignedBuf({} bytes, align {})", self.layout.size(), self.layout.align())
     }
 }
 
@@ -306,10 +296,7 @@ unsafe impl<B: IoBufMut> IoBufMut for Slice<B> {
     }
 
     fn capacity(&self) -> usize {
-        self.inner
-            .capacity()
-            .min(self.end)
-            .saturating_sub(self.start)
+        self.inner.capacity().min(self.end).saturating_sub(self.start)
     }
 
     unsafe fn set_filled(&mut self, len: usize) {
@@ -338,16 +325,8 @@ pub trait IoBufExt: IoBuf + Sized {
             Bound::Unbounded => usize::MAX,
         };
         assert!(start <= end, "slice starts at {start} and ends at {end}");
-        assert!(
-            start <= self.len(),
-            "slice starts at {start} of {} bytes",
-            self.len()
-        );
-        Slice {
-            inner: self,
-            start,
-            end,
-        }
+        assert!(start <= self.len(), "slice starts at {start} of {} bytes", self.len());
+        Slice { inner: self, start, end }
     }
 }
 

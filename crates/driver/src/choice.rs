@@ -31,12 +31,8 @@ pub enum EngineName {
 
 impl EngineName {
     /// Every engine, without `Auto`.
-    pub const ALL: &'static [EngineName] = &[
-        EngineName::Uring,
-        EngineName::Epoll,
-        EngineName::Threads,
-        EngineName::Blocking,
-    ];
+    pub const ALL: &'static [EngineName] =
+        &[EngineName::Uring, EngineName::Epoll, EngineName::Threads, EngineName::Blocking];
 
     /// The name on a command line.
     pub fn name(self) -> &'static str {
@@ -63,9 +59,7 @@ pub struct UnknownEngine(String);
 impl fmt::Display for UnknownEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "unknown engine '{}'; the engines are: auto", self.0)?;
-        EngineName::ALL
-            .iter()
-            .try_for_each(|name| write!(f, ", {name}"))
+        EngineName::ALL.iter().try_for_each(|name| write!(f, ", {name}"))
     }
 }
 
@@ -157,12 +151,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
             Cause::Io(error) => {
-                write!(
-                    f,
-                    "engine '{}' does not start: {error}; {}",
-                    self.engine,
-                    self.remedy()
-                )
+                write!(f, "engine '{}' does not start: {error}; {}", self.engine, self.remedy())
             }
             Cause::Variable(error) => write!(f, "{ENGINE_VARIABLE}: {error}"),
             Cause::Argument(what) => f.write_str(what),
@@ -182,12 +171,7 @@ impl std::error::Error for StartError {
 
 /// The engine that runs, and why.
 pub(crate) fn start(config: &Config) -> Result<(EngineName, Box<dyn Engine>, String), StartError> {
-    let argument = |what| {
-        Err(StartError {
-            engine: config.engine,
-            cause: Cause::Argument(what),
-        })
-    };
+    let argument = |what| Err(StartError { engine: config.engine, cause: Cause::Argument(what) });
     if !(1..=32_768).contains(&config.queue_entries) {
         return argument("queue entries must be between 1 and 32768");
     }
@@ -199,10 +183,7 @@ pub(crate) fn start(config: &Config) -> Result<(EngineName, Box<dyn Engine>, Str
             Ok(engine) => (engine, ENGINE_VARIABLE),
             Err(error) => {
                 let cause = Cause::Variable(error);
-                return Err(StartError {
-                    engine: config.engine,
-                    cause,
-                });
+                return Err(StartError { engine: config.engine, cause });
             }
         },
         _ => (config.engine, "the program"),
@@ -226,12 +207,7 @@ pub(crate) fn start(config: &Config) -> Result<(EngineName, Box<dyn Engine>, Str
 }
 
 fn start_named(name: EngineName, config: &Config) -> Result<Box<dyn Engine>, StartError> {
-    let Config {
-        threads_max,
-        thread_name,
-        queue_entries,
-        ..
-    } = config;
+    let Config { threads_max, thread_name, queue_entries, .. } = config;
     let calls = |policy| {
         Calls::new(policy, *threads_max, thread_name).map(|engine| Box::new(engine) as Box<_>)
     };
@@ -243,8 +219,5 @@ fn start_named(name: EngineName, config: &Config) -> Result<Box<dyn Engine>, Sta
         EngineName::Threads => calls(Policy::Threads),
         EngineName::Blocking => calls(Policy::Blocking),
     };
-    started.map_err(|error| StartError {
-        engine: name,
-        cause: Cause::Io(error),
-    })
+    started.map_err(|error| StartError { engine: name, cause: Cause::Io(error) })
 }

@@ -17,7 +17,7 @@ use crate::clock::Instant;
 use crate::engine::{Engine, Submitted, Support, Wait};
 use crate::notify::Notifier;
 use crate::op::{Completion, Handle, Op, Opcode};
-use crate::table::{Finished, Key, Orphan, Table};
+use crate::table::{Key, Orphan, Table};
 
 /// Ops that complete at submit do so at once only this often between two turns; then their tasks
 /// have to let others run, so that a task whose ops never wait does not keep the core to itself.
@@ -48,8 +48,8 @@ struct Inner {
     batching: Batching,
     /// Ops that completed at submit since the last turn.
     inline_count: u32,
-    completed: Vec<(Key, Completion)>,
-    finished: Vec<Finished>,
+    /// The notifier's, at the last turn.
+    signal_count: u32,
 }
 
 /// Wakes a driver that waits in [`Driver::turn`], from any thread.
@@ -76,10 +76,9 @@ impl Driver {
         let inner = Inner {
             batching: Batching::new(),
             inline_count: 0,
+            signal_count: 0,
             engine: Some(engine),
             table: Table::new(),
-            completed: Vec::new(),
-            finished: Vec::new(),
         };
         let engine = inner.engine.as_ref().expect("set above");
         Ok(Driver {
@@ -104,11 +103,7 @@ impl Driver {
 
     /// How the engine carries out `opcode` on this machine. `None` after the shutdown.
     pub fn support(&self, opcode: Opcode) -> Option<Support> {
-        self.inner
-            .borrow()
-            .engine
-            .as_ref()
-            .map(|engine| engine.support(opcode))
+        self.inner.borrow().engine.as_ref().map(|engine| engine.support(opcode))
     }
 
     /// Ops that were started and have not completed.
@@ -118,11 +113,7 @@ impl Driver {
 
     /// Threads that the driver has started.
     pub fn thread_count(&self) -> usize {
-        self.inner
-            .borrow()
-            .engine
-            .as_ref()
-            .map_or(0, |engine| engine.thread_count())
+        self.inner.borrow().engine.as_ref().map_or(0, |engine| engine.thread_count())
     }
 
     /// What wakes [`Driver::turn`] from another thread.
@@ -146,7 +137,7 @@ impl Driver {
         };
         let key = inner.table.insert(op.is_bounded());
         // SAFETY: the caller's contract.
-        match unsafe { engine.submit(key, op) } {
+        match unsafe { engine.submit(key, &op) } {
             Submitted::Done(completion) if inner.inline_count < INLINE_PER_TURN => {
                 inner.inline_count += 1;
                 inner.table.remove(key);
@@ -226,39 +217,30 @@ impl Driver {
             } else {
                 let other_count = inner.table.in_flight_count() - bounded_count;
                 let (batch_count, batch_time) = inner.batching.plan(bounded_count, other_count);
-                Wait::Until {
-                    deadline,
-                    batch_count,
-                    batch_time,
-                }
+                Wait::Until { deadline, batch_count, batch_time }
             }
         } else {
             Wait::No
         };
         inner.inline_count = 0;
-        let result = engine.turn(wait, &mut inner.completed);
+        let result = engine.turn(wait, &mut inner.table);
         self.notifier.announce_awake();
-        for (key, completion) in inner.completed.drain(..) {
-            if let Some(finished) = inner.table.complete(key, completion) {
-                inner.finished.push(finished);
-            }
-        }
         let bounded_left = inner.table.bounded_count();
+        let signal_count = self.notifier.signal_count();
+        if signal_count != inner.signal_count {
+            inner.signal_count = signal_count;
+            inner.batching.observe_notification();
+        }
         if bounded_count > 0 {
-            inner
-                .batching
-                .observe(bounded_count - bounded_left, bounded_left);
+            inner.batching.observe(bounded_count - bounded_left, bounded_left);
         }
-        let mut finished = std::mem::take(&mut inner.finished);
+        let (mut wakers, orphans) = inner.table.take_finished();
         drop(borrow);
-        for one in finished.drain(..) {
-            match one {
-                Finished::Wake(Some(waker)) => waker.wake(),
-                Finished::Wake(None) => {}
-                Finished::Orphan(orphan, completion) => orphan.finish(completion),
-            }
+        wakers.drain(..).for_each(Waker::wake);
+        for (orphan, completion) in orphans {
+            orphan.finish(completion);
         }
-        self.inner.borrow_mut().finished = finished;
+        self.inner.borrow_mut().table.give_back(wakers);
         result
     }
 

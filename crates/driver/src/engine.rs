@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::clock::Instant;
 use crate::notify::Notifier;
 use crate::op::{Completion, Handle, Op, Opcode};
-use crate::table::Key;
+use crate::table::{Key, Table};
 
 pub(crate) mod calls;
 pub(crate) mod uring;
@@ -43,11 +43,7 @@ pub(crate) enum Wait {
     /// Until something completes, somebody notifies, or the deadline passes. As long as only
     /// fewer than `batch_count` completions are there it waits on for them, but no longer than
     /// `batch_time`.
-    Until {
-        deadline: Option<Instant>,
-        batch_count: usize,
-        batch_time: Duration,
-    },
+    Until { deadline: Option<Instant>, batch_count: usize, batch_time: Duration },
 }
 
 /// A mechanism that carries ops out. One thread uses it.
@@ -60,14 +56,14 @@ pub(crate) trait Engine {
     ///
     /// # Safety
     /// INV-BUF: what the op points at stays in place and untouched until the completion.
-    unsafe fn submit(&mut self, key: Key, op: Op) -> Submitted;
+    unsafe fn submit(&mut self, key: Key, op: &Op) -> Submitted;
 
     /// Asks for `key` to end early. Its completion comes out of a later turn all the same:
     /// `-ECANCELED`, or the op's own result if it was faster.
     fn cancel(&mut self, key: Key);
 
-    /// Submits what was taken in, waits as told, and appends what has completed.
-    fn turn(&mut self, wait: Wait, completed: &mut Vec<(Key, Completion)>) -> io::Result<()>;
+    /// Submits what was taken in, waits as told, and records what has completed.
+    fn turn(&mut self, wait: Wait, table: &mut Table) -> io::Result<()>;
 
     /// Whether work waits that was queued by other threads. Asked between the announcement of a
     /// sleep and the sleep.

@@ -76,10 +76,7 @@ impl<O: Operation> OpFuture<O> {
     /// The future of `operation`.
     #[inline]
     pub fn new(operation: O) -> OpFuture<O> {
-        OpFuture {
-            operation: Some(operation),
-            stage: Stage::Idle,
-        }
+        OpFuture { operation: Some(operation), stage: Stage::Idle }
     }
 
     /// Asks for the op to end early. The future then yields `ECANCELED` and the buffer, or the

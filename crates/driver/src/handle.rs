@@ -23,11 +23,7 @@ struct Inner {
 impl SharedHandle {
     /// Takes a descriptor in that an op of this driver has made.
     pub(crate) fn from_op(driver: Rc<Driver>, fd: OwnedFd) -> SharedHandle {
-        SharedHandle(Rc::new(Inner {
-            fd: Some(fd),
-            expects_empty: Cell::new(false),
-            driver,
-        }))
+        SharedHandle(Rc::new(Inner { fd: Some(fd), expects_empty: Cell::new(false), driver }))
     }
 
     /// Takes a foreign descriptor in. Sockets are put in the mode that the driver's engine needs:
@@ -87,11 +83,7 @@ impl AsRawFd for SharedHandle {
 
 impl AsFd for SharedHandle {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0
-            .fd
-            .as_ref()
-            .expect("taken only when nobody else has the handle")
-            .as_fd()
+        self.0.fd.as_ref().expect("taken only when nobody else has the handle").as_fd()
     }
 }
 
@@ -106,11 +98,7 @@ pub(crate) fn set_nonblocking(fd: RawFd, nonblocking: bool) {
     // SAFETY: no pointers; a bad descriptor fails.
     unsafe {
         let flags = libc::fcntl(fd, libc::F_GETFL);
-        let wanted = if nonblocking {
-            flags | libc::O_NONBLOCK
-        } else {
-            flags & !libc::O_NONBLOCK
-        };
+        let wanted = if nonblocking { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
         if flags >= 0 && wanted != flags {
             libc::fcntl(fd, libc::F_SETFL, wanted);
         }

@@ -6,11 +6,14 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst, fence};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, fence};
 
 /// Wakes the thread of one driver.
 pub(crate) struct Notifier {
     sleeping: AtomicBool,
+    /// How often the descriptor was signalled.
+    signal_count: AtomicU32,
     eventfd: OwnedFd,
 }
 
@@ -23,10 +26,8 @@ impl Notifier {
         }
         // SAFETY: just made, owned by nobody else.
         let eventfd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Notifier {
-            sleeping: AtomicBool::new(false),
-            eventfd,
-        })
+        let (sleeping, signal_count) = (AtomicBool::new(false), AtomicU32::new(0));
+        Ok(Notifier { sleeping, signal_count, eventfd })
     }
 
     /// The driver's thread is about to wait. What others queued before they notified is visible
@@ -47,11 +48,17 @@ impl Notifier {
         // that the announcement is part of; the load spares a running driver the cache line.
         fence(SeqCst);
         if self.sleeping.load(SeqCst) && self.sleeping.swap(false, SeqCst) {
+            self.signal_count.fetch_add(1, Relaxed);
             let one = 1u64;
             // SAFETY: eight bytes of a local. It can fail only when the counter is full, and then
             // the descriptor is readable already.
             unsafe { libc::write(self.fd(), (&raw const one).cast(), 8) };
         }
+    }
+
+    /// How often a notification had to wake the driver.
+    pub(crate) fn signal_count(&self) -> u32 {
+        self.signal_count.load(Relaxed)
     }
 
     /// The descriptor that becomes readable with a notification.

@@ -44,9 +44,7 @@ struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("no user code runs under this lock")
+        self.state.lock().expect("no user code runs under this lock")
     }
 }
 
@@ -121,10 +119,7 @@ impl Pool {
             let mut state = self.shared.lock();
             state.queue.extend(self.staged.drain(..));
             let queued = state.queue.len();
-            (
-                queued.min(state.idle_count),
-                queued.saturating_sub(state.idle_count),
-            )
+            (queued.min(state.idle_count), queued.saturating_sub(state.idle_count))
         };
         for _ in 0..wake_count {
             self.shared.work.notify_one();
@@ -133,11 +128,7 @@ impl Pool {
         for _ in 0..start_count {
             if let Err(error) = self.start_thread() {
                 // Fewer threads than wished for still do the work.
-                return if self.threads.is_empty() {
-                    Err(error)
-                } else {
-                    Ok(())
-                };
+                return if self.threads.is_empty() { Err(error) } else { Ok(()) };
             }
         }
         Ok(())
@@ -148,9 +139,7 @@ impl Pool {
         let shared = self.shared.clone();
         let name = format!("{}-{}", self.name, self.threads.len());
         self.shared.lock().live_count += 1;
-        let started = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || work(&shared));
+        let started = std::thread::Builder::new().name(name).spawn(move || work(&shared));
         if started.is_err() {
             self.shared.lock().live_count -= 1;
         }
@@ -160,9 +149,7 @@ impl Pool {
 
     /// From now on the driver is notified only when this many outcomes wait for it.
     pub(crate) fn want(&self, count: usize) {
-        self.shared
-            .wanted_count
-            .store(count.max(1), Ordering::Relaxed);
+        self.shared.wanted_count.store(count.max(1), Ordering::Relaxed);
     }
 
     /// Whether fewer outcomes wait than the driver wants. To be asked after the driver announced
@@ -212,12 +199,7 @@ impl Pool {
             if left.is_zero() {
                 return false;
             }
-            state = self
-                .shared
-                .work
-                .wait_timeout(state, left)
-                .expect("as in lock")
-                .0;
+            state = self.shared.work.wait_timeout(state, left).expect("as in lock").0;
         }
         drop(state);
         // A queued call of the user's is dropped, which runs the user's code.

@@ -39,10 +39,8 @@ impl Key {
     /// Back from user data; `None` for what an engine submitted for itself.
     pub(crate) fn from_user_data(user_data: u64) -> Option<Key> {
         let tagged_generation = (user_data >> 32) as u32;
-        (tagged_generation & TAG_INTERNAL == 0).then_some(Key {
-            index: user_data as u32,
-            tagged_generation,
-        })
+        (tagged_generation & TAG_INTERNAL == 0)
+            .then_some(Key { index: user_data as u32, tagged_generation })
     }
 
     /// User data for a submission of the engine's own, which no slot knows.
@@ -77,14 +75,6 @@ struct Slot {
 
 const NO_SLOT: u32 = u32::MAX;
 
-/// What the driver has to do once it holds no borrow any more: run code of the user's.
-pub(crate) enum Finished {
-    /// Wake whoever waits.
-    Wake(Option<Waker>),
-    /// Dispose of what nobody waits for.
-    Orphan(Box<dyn Orphan>, Completion),
-}
-
 pub(crate) struct Table {
     slots: Vec<Slot>,
     first_free: u32,
@@ -92,6 +82,10 @@ pub(crate) struct Table {
     in_flight_count: usize,
     /// Of these, the bounded ones.
     bounded_count: usize,
+    /// Of those who wait for what has completed.
+    wakers: Vec<Waker>,
+    /// What has completed and nobody waits for.
+    orphans: Vec<(Box<dyn Orphan>, Completion)>,
 }
 
 impl Table {
@@ -101,6 +95,8 @@ impl Table {
             first_free: NO_SLOT,
             in_flight_count: 0,
             bounded_count: 0,
+            wakers: Vec::new(),
+            orphans: Vec::new(),
         }
     }
 
@@ -115,10 +111,7 @@ impl Table {
     /// Slots that are in flight or completed and not yet taken.
     #[cfg(test)]
     pub(crate) fn used_count(&self) -> usize {
-        self.slots
-            .iter()
-            .filter(|slot| !matches!(slot.state, State::Free { .. }))
-            .count()
+        self.slots.iter().filter(|slot| !matches!(slot.state, State::Free { .. })).count()
     }
 
     /// Reserves a slot for an op about to start.
@@ -146,11 +139,7 @@ impl Table {
     fn grow(&mut self, bounded: bool, state: State) -> Key {
         let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 ops in flight");
         assert!(index < NO_SLOT);
-        self.slots.push(Slot {
-            generation: 0,
-            bounded,
-            state,
-        });
+        self.slots.push(Slot { generation: 0, bounded, state });
         Key::pack(index, 0, bounded)
     }
 
@@ -172,52 +161,59 @@ impl Table {
         std::mem::replace(&mut slot.state, State::Free { next_free })
     }
 
-    /// Records the completion of `key`. `None` for a stale key.
+    /// Records the completion of `key`; a stale key is ignored. The user's code that this calls
+    /// for waits in `wakers` and `orphans`.
     #[inline]
-    pub(crate) fn complete(&mut self, key: Key, completion: Completion) -> Option<Finished> {
-        let slot = self.slot(key)?;
-        let bounded = slot.bounded;
-        let finished = match &mut slot.state {
-            State::Waiting { .. } => {
-                let done = State::Done { completion };
-                let State::Waiting { waker } = std::mem::replace(&mut slot.state, done) else {
-                    unreachable!("matched above")
-                };
-                Finished::Wake(waker)
+    pub(crate) fn complete(&mut self, key: Key, completion: Completion) {
+        let Some(slot) = self.slot(key) else { return };
+        match &mut slot.state {
+            State::Waiting { waker } => {
+                let waker = waker.take();
+                slot.state = State::Done { completion };
+                self.wakers.extend(waker);
             }
             State::Orphaned { .. } => {
                 let State::Orphaned { orphan } = self.release(key) else {
                     unreachable!("matched above")
                 };
-                Finished::Orphan(orphan, completion)
+                self.orphans.push((orphan, completion));
             }
             // A second final completion of one op: an engine's defect, not the user's.
             State::Done { .. } | State::Free { .. } => {
                 debug_assert!(false, "completed twice: {key:?}");
-                return None;
+                return;
             }
-        };
+        }
         self.in_flight_count -= 1;
-        self.bounded_count -= usize::from(bounded);
-        Some(finished)
+        self.bounded_count -= usize::from(key.is_bounded());
+    }
+
+    /// What has completed since the last call: to be woken and finished while nothing is
+    /// borrowed. The empty vectors are given back with [`Table::give_back`].
+    pub(crate) fn take_finished(&mut self) -> (Vec<Waker>, Vec<(Box<dyn Orphan>, Completion)>) {
+        (std::mem::take(&mut self.wakers), std::mem::take(&mut self.orphans))
+    }
+
+    /// Room for the next time.
+    pub(crate) fn give_back(&mut self, wakers: Vec<Waker>) {
+        // What the user's code has completed meanwhile comes first.
+        if self.wakers.is_empty() {
+            self.wakers = wakers;
+        }
     }
 
     /// Takes the completion of `key` if it is there, else registers `waker`. The waker it
     /// replaces is handed out, because dropping one may run the user's code.
     #[inline]
     pub(crate) fn take(&mut self, key: Key, waker: &Waker) -> Result<Completion, Option<Waker>> {
-        let slot = self
-            .slot(key)
-            .expect("a future's key stays valid until it takes the result");
+        let slot = self.slot(key).expect("a future's key stays valid until it takes the result");
         match &mut slot.state {
             State::Done { completion } => {
                 let completion = *completion;
                 self.release(key);
                 Ok(completion)
             }
-            State::Waiting {
-                waker: Some(current),
-            } if current.will_wake(waker) => Err(None),
+            State::Waiting { waker: Some(current) } if current.will_wake(waker) => Err(None),
             State::Waiting { waker: current } => Err(current.replace(waker.clone())),
             State::Orphaned { .. } | State::Free { .. } => {
                 unreachable!("polled after its future was dropped")
@@ -231,10 +227,7 @@ impl Table {
         self.in_flight_count -= 1;
         self.bounded_count -= usize::from(key.is_bounded());
         let state = self.release(key);
-        debug_assert!(
-            matches!(state, State::Waiting { waker: None }),
-            "it was just inserted"
-        );
+        debug_assert!(matches!(state, State::Waiting { waker: None }), "it was just inserted");
     }
 
     /// Says who waits for an op that did not complete at submit.
@@ -253,9 +246,7 @@ impl Table {
         key: Key,
         orphan: Box<dyn Orphan>,
     ) -> Result<(Box<dyn Orphan>, Completion), Option<Waker>> {
-        let slot = self
-            .slot(key)
-            .expect("a future's key stays valid until it takes the result");
+        let slot = self.slot(key).expect("a future's key stays valid until it takes the result");
         match &mut slot.state {
             State::Done { completion } => {
                 let completion = *completion;
@@ -303,10 +294,7 @@ impl Key {
     #[inline]
     fn pack(index: u32, generation: u32, bounded: bool) -> Key {
         let tag = if bounded { TAG_BOUNDED } else { 0 };
-        Key {
-            index,
-            tagged_generation: generation | tag,
-        }
+        Key { index, tagged_generation: generation | tag }
     }
 }
 
@@ -318,18 +306,12 @@ mod tests {
     fn a_stale_completion_is_dropped() {
         let mut table = Table::new();
         let first = table.insert(false);
-        assert!(table.complete(first, Completion::new(1)).is_some());
-        assert_eq!(
-            table.take(first, Waker::noop()).ok(),
-            Some(Completion::new(1))
-        );
+        table.complete(first, Completion::new(1));
+        assert_eq!(table.take(first, Waker::noop()).ok(), Some(Completion::new(1)));
         let second = table.insert(false);
         assert_eq!(second.index(), first.index(), "the slot is reused");
-        assert!(
-            table.complete(first, Completion::new(2)).is_none(),
-            "the old key is stale"
-        );
-        assert!(table.is_in_flight(second));
+        table.complete(first, Completion::new(2));
+        assert!(table.is_in_flight(second), "the old key is stale");
         assert_eq!(table.in_flight_count(), 1);
     }
 

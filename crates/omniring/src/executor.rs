@@ -1,7 +1,7 @@
 //! The executor: the tasks of one core, their queue, and the loop that alternates between running
 //! them and the driver.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
@@ -55,6 +55,8 @@ impl Shared {
 pub(crate) struct Core {
     pub(crate) driver: Rc<Driver>,
     pub(crate) timers: RefCell<Wheel>,
+    /// Room for the wakers of timers that fire.
+    due: Cell<Vec<Waker>>,
     shared: Arc<Shared>,
     queue: RefCell<VecDeque<Task>>,
     /// Every task that has not completed.
@@ -141,6 +143,7 @@ impl Core {
         Rc::new(Core {
             driver: Rc::new(driver),
             timers: RefCell::new(Wheel::new(omniring_driver::clock::now())),
+            due: Cell::default(),
             shared: Arc::new(shared),
             queue: RefCell::new(VecDeque::new()),
             tasks: RefCell::new(Tasks::default()),
@@ -233,31 +236,25 @@ impl Core {
         }
     }
 
-    /// Wakes whose deadline has passed; then submits, waits if there is nothing else to do, and
-    /// reaps.
+    /// Submits, waits if there is nothing else to do, reaps, and wakes whose deadline has passed.
     fn turn(&self) {
-        let deadline = self.expire_timers();
+        let deadline = self.timers.borrow().next_deadline();
         let idle = self.queue.borrow().is_empty();
         let turned = self.driver.turn(idle, deadline, || self.shared.has_work());
         if let Err(error) = turned {
             // The engine is beyond use: no op would ever complete again.
             panic!("engine '{}' failed: {error}", self.driver.engine());
         }
-        self.expire_timers();
+        if deadline.is_some() {
+            self.expire_timers();
+        }
     }
 
-    fn expire_timers(&self) -> Option<omniring_driver::clock::Instant> {
-        if self.timers.borrow().is_empty() {
-            return None;
-        }
-        let mut due = Vec::new();
-        let next = {
-            let mut timers = self.timers.borrow_mut();
-            timers.expire(omniring_driver::clock::now(), &mut due);
-            timers.next_deadline()
-        };
-        due.into_iter().for_each(Waker::wake);
-        next
+    fn expire_timers(&self) {
+        let mut due = self.due.take();
+        self.timers.borrow_mut().expire(omniring_driver::clock::now(), &mut due);
+        due.drain(..).for_each(Waker::wake);
+        self.due.set(due);
     }
 
     /// Drops every task, then what they left behind.

@@ -302,11 +302,15 @@ impl Task {
             self.complete();
             return true;
         }
-        let state = header.state.fetch_and(!RUNNING, AcqRel);
+        // In one step the poll ends and this reference is given up. The executor's list still has
+        // one: the task has not completed.
+        let task = ManuallyDrop::new(self);
+        let header = task.header();
+        let state = header.state.fetch_sub(RUNNING | REFERENCE, AcqRel);
         if state & SCHEDULED != 0 {
-            // Woken while it ran: whoever did so left the queueing to us. This reference goes
-            // into the queue.
-            crate::executor::schedule(self);
+            // Woken while it ran: whoever did so left the queueing to us.
+            header.state.fetch_add(REFERENCE, Relaxed);
+            crate::executor::schedule(Task(task.0));
         }
         false
     }

@@ -22,7 +22,7 @@ use crate::clock::Instant;
 use crate::notify::Notifier;
 use crate::op::{Completion, Handle, Op, Opcode, Position};
 use crate::pool::Pool;
-use crate::table::Key;
+use crate::table::{Key, Table};
 
 /// Where ops are attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,10 +105,7 @@ struct Descriptor {
     queues: [Queue; 3],
 }
 
-const EMPTY: Queue = Queue {
-    first: NONE,
-    last: NONE,
-};
+const EMPTY: Queue = Queue { first: NONE, last: NONE };
 const UNKNOWN: Descriptor = Descriptor {
     registered: false,
     unpollable: false,
@@ -186,21 +183,10 @@ impl Calls {
     }
 
     fn remember(&mut self, key: Key, op: Op, place: Place) {
-        let entry = Entry {
-            key,
-            op,
-            place,
-            cancelled: false,
-            previous: NONE,
-            next: NONE,
-        };
+        let entry = Entry { key, op, place, cancelled: false, previous: NONE, next: NONE };
         let index = key.index();
         if index >= self.entries.len() {
-            let nothing = Entry {
-                op: Op::Nop {},
-                place: Place::Nowhere,
-                ..entry
-            };
+            let nothing = Entry { op: Op::Nop {}, place: Place::Nowhere, ..entry };
             self.entries.resize(index + 1, nothing);
         }
         self.entries[index] = entry;
@@ -239,9 +225,7 @@ impl Calls {
     }
 
     fn registered(&mut self, fd: RawFd) -> Option<&mut Descriptor> {
-        self.descriptors
-            .get_mut(fd as usize)
-            .filter(|descriptor| descriptor.registered)
+        self.descriptors.get_mut(fd as usize).filter(|descriptor| descriptor.registered)
     }
 
     /// Registers `fd` for whatever may happen to it.
@@ -251,13 +235,7 @@ impl Calls {
         }
         let events =
             libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET;
-        epoll_control(
-            &self.epoll,
-            libc::EPOLL_CTL_ADD,
-            fd,
-            events as u32,
-            fd as u64,
-        )?;
+        epoll_control(&self.epoll, libc::EPOLL_CTL_ADD, fd, events as u32, fd as u64)?;
         let stream = is_stream(fd);
         let descriptor = self.descriptor(fd);
         // What it is ready for now comes as the first event.
@@ -371,7 +349,10 @@ impl Calls {
 
     /// A short read of a stream took all there was: the next one has to wait for an event.
     fn has_drained(&self, op: &Op, completion: Completion) -> bool {
-        let Op::Recv { handle, len, flags, .. } = *op else {
+        let Op::Recv {
+            handle, len, flags, ..
+        } = *op
+        else {
             return false;
         };
         // A look at the data, or the urgent byte, leaves the rest where it is.
@@ -517,9 +498,7 @@ impl Calls {
         };
         let timespec = timeout.map(seconds);
         let result = if self.has_pwait2 && timeout.is_some_and(|timeout| !timeout.is_zero()) {
-            let timespec = timespec
-                .as_ref()
-                .map_or(std::ptr::null(), std::ptr::from_ref);
+            let timespec = timespec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
             // SAFETY: the events' capacity is `count`; the timespec is null or a local.
             unsafe {
                 libc::syscall(
@@ -561,7 +540,8 @@ impl Engine for Calls {
         self.policy.support(opcode.class())
     }
 
-    unsafe fn submit(&mut self, key: Key, op: Op) -> Submitted {
+    unsafe fn submit(&mut self, key: Key, op: &Op) -> Submitted {
+        let op = *op;
         match (op.class(), self.policy) {
             (Class::Instant, _) | (Class::Device, Policy::Blocking) => {
                 if let Op::Close { handle } = op {
@@ -602,9 +582,7 @@ impl Engine for Calls {
                 }
             }
             (Class::Clock, _) => {
-                let Op::Timeout { after } = op else {
-                    unreachable!("the only op of its class")
-                };
+                let Op::Timeout { after } = op else { unreachable!("the only op of its class") };
                 // SAFETY: the caller's contract: it points at a timespec.
                 let after = unsafe { *after };
                 let (Ok(seconds), Ok(nanos @ 0..1_000_000_000)) =
@@ -655,16 +633,14 @@ impl Engine for Calls {
         self.end(key, Completion::error(libc::ECANCELED));
     }
 
-    fn turn(&mut self, wait: Wait, completed: &mut Vec<(Key, Completion)>) -> io::Result<()> {
+    fn turn(&mut self, wait: Wait, table: &mut Table) -> io::Result<()> {
         self.pool.flush()?;
         self.take_outcomes()?;
         self.expire_timeouts();
         let (deadline, batch_count, batch_time) = match wait {
-            Wait::Until {
-                deadline,
-                batch_count,
-                batch_time,
-            } if self.ended.is_empty() => (deadline, batch_count, batch_time),
+            Wait::Until { deadline, batch_count, batch_time } if self.ended.is_empty() => {
+                (deadline, batch_count, batch_time)
+            }
             _ => (Some(crate::clock::now()), 1, Duration::ZERO),
         };
         let waits = matches!(wait, Wait::Until { .. }) && self.ended.is_empty();
@@ -685,11 +661,7 @@ impl Engine for Calls {
         }
         // No event yet: either nothing has happened, or the pool's outcomes are fewer than asked.
         if count == 0 {
-            let timeout = if self.pool.is_behind() {
-                timeout
-            } else {
-                Some(Duration::ZERO)
-            };
+            let timeout = if self.pool.is_behind() { timeout } else { Some(Duration::ZERO) };
             count = self.wait(timeout)?;
         }
         for at in 0..count {
@@ -700,7 +672,9 @@ impl Engine for Calls {
         }
         self.take_outcomes()?;
         self.expire_timeouts();
-        completed.append(&mut self.ended);
+        for (key, completion) in self.ended.drain(..) {
+            table.complete(key, completion);
+        }
         Ok(())
     }
 
@@ -770,29 +744,13 @@ fn epoll_control(
 /// The descriptor and direction whose readiness decides when an op goes on, where that is one.
 fn direction(op: &Op) -> Option<(RawFd, Interest)> {
     let (handle, interest) = match *op {
-        Op::Read {
-            handle,
-            position: Position::Cursor,
-            ..
-        }
-        | Op::ReadVectored {
-            handle,
-            position: Position::Cursor,
-            ..
-        }
+        Op::Read { handle, position: Position::Cursor, .. }
+        | Op::ReadVectored { handle, position: Position::Cursor, .. }
         | Op::Accept { handle, .. }
         | Op::Recv { handle, .. }
         | Op::RecvMsg { handle, .. } => (handle, Interest::Read),
-        Op::Write {
-            handle,
-            position: Position::Cursor,
-            ..
-        }
-        | Op::WriteVectored {
-            handle,
-            position: Position::Cursor,
-            ..
-        }
+        Op::Write { handle, position: Position::Cursor, .. }
+        | Op::WriteVectored { handle, position: Position::Cursor, .. }
         | Op::Connect { handle, .. }
         | Op::Send { handle, .. }
         | Op::SendMsg { handle, .. } => (handle, Interest::Write),
@@ -807,13 +765,7 @@ fn is_stream(fd: RawFd) -> bool {
     let mut len = size_of::<c_int>() as libc::socklen_t;
     // SAFETY: value and length are locals of the option's type.
     let result = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_TYPE,
-            (&raw mut kind).cast(),
-            &raw mut len,
-        )
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_TYPE, (&raw mut kind).cast(), &raw mut len)
     };
     result == 0 && kind == libc::SOCK_STREAM
 }

@@ -25,7 +25,7 @@ use crate::clock::Instant;
 use crate::notify::Notifier;
 use crate::op::{Completion, Handle, Op, Opcode};
 use crate::pool::Pool;
-use crate::table::Key;
+use crate::table::{Key, Table};
 
 /// User data of the poll of the notifier.
 const NOTIFIER: u64 = Key::internal(0);
@@ -86,16 +86,12 @@ impl Uring {
 
     /// Set-up may succeed where entering is denied: only a round trip shows.
     fn prove(&mut self) -> io::Result<()> {
-        let mut sqe = encode(&Op::Nop {}, false);
-        sqe.user_data = PROOF;
+        let mut sqe = Sqe::default();
+        encode(&Op::Nop {}, PROOF, false, &mut sqe);
         // SAFETY: a nop points at nothing.
         unsafe { self.ring.push(sqe) };
         let timeout = Some(Duration::from_secs(5));
-        self.ring.enter_and_wait(&RingWait {
-            count: 1,
-            batch_time: Duration::ZERO,
-            timeout,
-        })?;
+        self.ring.enter_and_wait(&RingWait { count: 1, batch_time: Duration::ZERO, timeout })?;
         let cqe = self.ring.pop();
         self.ring.release_popped();
         match cqe {
@@ -172,7 +168,7 @@ impl Uring {
     }
 
     /// Takes the completions out of the queue.
-    fn reap(&mut self, completed: &mut Vec<(Key, Completion)>) {
+    fn reap(&mut self, table: &mut Table) {
         while let Some(cqe) = self.ring.pop() {
             let Some(key) = Key::from_user_data(cqe.user_data) else {
                 if cqe.user_data == NOTIFIER && cqe.flags & sys::IORING_CQE_F_MORE == 0 {
@@ -186,13 +182,7 @@ impl Uring {
             } else {
                 0
             };
-            completed.push((
-                key,
-                Completion {
-                    result: cqe.result,
-                    flags,
-                },
-            ));
+            table.complete(key, Completion { result: cqe.result, flags });
         }
         self.ring.release_popped();
     }
@@ -212,39 +202,26 @@ impl Uring {
     /// Enters the kernel, for as long as `wait` says.
     fn enter(&mut self, wait: Wait) -> io::Result<()> {
         let idle = self.ended.is_empty() && !self.ring.has_completions();
-        let Wait::Until {
-            deadline,
-            batch_count,
-            batch_time,
-        } = wait
-        else {
+        let Wait::Until { deadline, batch_count, batch_time } = wait else {
             return self.enter_now();
         };
         let timeout = deadline.map(|at| at.saturating_duration_since(crate::clock::now()));
         if !idle || timeout == Some(Duration::ZERO) || !self.backlog.is_empty() {
             return self.enter_now();
         }
-        let one = RingWait {
-            count: 1,
-            batch_time: Duration::ZERO,
-            timeout,
-        };
-        if batch_count <= 1 || timeout.is_some_and(|timeout| timeout <= batch_time) {
+        let one = RingWait { count: 1, batch_time: Duration::ZERO, timeout };
+        if batch_count <= 1 {
             return self.ring.enter_and_wait(&one);
         }
         let count = u32::try_from(batch_count).unwrap_or(u32::MAX);
-        if self.ring.has_min_wait() {
-            return self.ring.enter_and_wait(&RingWait {
-                count,
-                batch_time,
-                timeout,
-            });
+        if timeout.is_some_and(|timeout| timeout <= batch_time) {
+            let short = RingWait { count, batch_time: Duration::ZERO, timeout };
+            return self.ring.enter_and_wait(&short);
         }
-        let short = RingWait {
-            count,
-            batch_time: Duration::ZERO,
-            timeout: Some(batch_time),
-        };
+        if self.ring.has_min_wait() {
+            return self.ring.enter_and_wait(&RingWait { count, batch_time, timeout });
+        }
+        let short = RingWait { count, batch_time: Duration::ZERO, timeout: Some(batch_time) };
         self.ring.enter_and_wait(&short)?;
         if self.ring.has_completions() {
             return Ok(());
@@ -267,26 +244,31 @@ impl Engine for Uring {
     }
 
     #[inline]
-    unsafe fn submit(&mut self, key: Key, op: Op) -> Submitted {
+    unsafe fn submit(&mut self, key: Key, op: &Op) -> Submitted {
         let support = self.support[op.opcode() as usize];
         if support != Support::Native {
             // SAFETY: the caller's contract.
-            return unsafe { self.submit_aside(key, op, support) };
+            return unsafe { self.submit_aside(key, *op, support) };
         }
-        let mut sqe = encode(&op, self.has_poll_first);
-        sqe.user_data = key.to_user_data();
-        // SAFETY: the caller's contract.
-        unsafe { self.stage(sqe) };
+        let user_data = key.to_user_data();
+        let has_poll_first = self.has_poll_first;
+        if self.backlog.is_empty()
+            && let Some(sqe) = self.ring.next_entry()
+        {
+            // Written in place: the caller's contract is INV-BUF for what it points at.
+            encode(op, user_data, has_poll_first, sqe);
+            self.ring.advance();
+        } else {
+            let mut sqe = Sqe::default();
+            encode(op, user_data, has_poll_first, &mut sqe);
+            self.stage_full(sqe);
+        }
         Submitted::Pending
     }
 
     fn cancel(&mut self, key: Key) {
         let user_data = key.to_user_data();
-        if let Some(at) = self
-            .backlog
-            .iter()
-            .position(|sqe| sqe.user_data == user_data)
-        {
+        if let Some(at) = self.backlog.iter().position(|sqe| sqe.user_data == user_data) {
             self.backlog.remove(at);
             self.ended.push((key, Completion::error(libc::ECANCELED)));
             return;
@@ -304,7 +286,7 @@ impl Engine for Uring {
         unsafe { self.stage(sqe) };
     }
 
-    fn turn(&mut self, wait: Wait, completed: &mut Vec<(Key, Completion)>) -> io::Result<()> {
+    fn turn(&mut self, wait: Wait, table: &mut Table) -> io::Result<()> {
         self.pool.flush()?;
         self.take_outcomes();
         self.move_backlog();
@@ -318,13 +300,15 @@ impl Engine for Uring {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => {}
             Err(error) => return Err(error),
         }
-        self.reap(completed);
+        self.reap(table);
         while self.ring.has_overflow() {
             self.ring.enter()?;
-            self.reap(completed);
+            self.reap(table);
         }
         self.take_outcomes();
-        completed.append(&mut self.ended);
+        for (key, completion) in self.ended.drain(..) {
+            table.complete(key, completion);
+        }
         Ok(())
     }
 

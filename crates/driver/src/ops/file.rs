@@ -41,9 +41,7 @@ unsafe impl Operation for Nop {
 
 /// Goes through the driver and back.
 pub fn nop(driver: &Rc<Driver>) -> OpFuture<Nop> {
-    OpFuture::new(Nop {
-        driver: driver.clone(),
-    })
+    OpFuture::new(Nop { driver: driver.clone() })
 }
 
 /// See [`read`].
@@ -89,11 +87,7 @@ pub(super) fn filled<B: IoBufMut>(result: io::Result<usize>, mut buf: B) -> (io:
 
 /// Reads into `buf`, up to its capacity: the bytes read, 0 at the end of the file.
 pub fn read<B: IoBufMut>(handle: &SharedHandle, buf: B, position: Position) -> OpFuture<Read<B>> {
-    OpFuture::new(Read {
-        handle: handle.clone(),
-        buf,
-        position,
-    })
+    OpFuture::new(Read { handle: handle.clone(), buf, position })
 }
 
 /// See [`write`].
@@ -129,11 +123,7 @@ unsafe impl<B: IoBuf> Operation for Write<B> {
 
 /// Writes the initialised bytes of `buf`: the bytes written, which may be fewer.
 pub fn write<B: IoBuf>(handle: &SharedHandle, buf: B, position: Position) -> OpFuture<Write<B>> {
-    OpFuture::new(Write {
-        handle: handle.clone(),
-        buf,
-        position,
-    })
+    OpFuture::new(Write { handle: handle.clone(), buf, position })
 }
 
 /// See [`read_vectored`].
@@ -173,17 +163,11 @@ unsafe impl<B: IoBufMut> Operation for ReadVectored<B> {
 }
 
 pub(super) fn iovec_mut<B: IoBufMut>(buf: &mut B) -> iovec {
-    iovec {
-        iov_base: buf.as_mut_ptr().cast(),
-        iov_len: buf.capacity(),
-    }
+    iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.capacity() }
 }
 
 pub(super) fn iovec_ref<B: IoBuf>(buf: &B) -> iovec {
-    iovec {
-        iov_base: buf.as_ptr().cast_mut().cast(),
-        iov_len: buf.len(),
-    }
+    iovec { iov_base: buf.as_ptr().cast_mut().cast(), iov_len: buf.len() }
 }
 
 /// Tells the buffers of a vectored read what arrived in each.
@@ -202,12 +186,7 @@ pub fn read_vectored<B: IoBufMut>(
     bufs: Vec<B>,
     position: Position,
 ) -> OpFuture<ReadVectored<B>> {
-    let operation = ReadVectored {
-        handle: handle.clone(),
-        bufs,
-        iov: Vec::new(),
-        position,
-    };
+    let operation = ReadVectored { handle: handle.clone(), bufs, iov: Vec::new(), position };
     OpFuture::new(operation)
 }
 
@@ -248,12 +227,7 @@ pub fn write_vectored<B: IoBuf>(
     bufs: Vec<B>,
     position: Position,
 ) -> OpFuture<WriteVectored<B>> {
-    let operation = WriteVectored {
-        handle: handle.clone(),
-        bufs,
-        iov: Vec::new(),
-        position,
-    };
+    let operation = WriteVectored { handle: handle.clone(), bufs, iov: Vec::new(), position };
     OpFuture::new(operation)
 }
 
@@ -286,11 +260,7 @@ pub(super) fn on_handle(
     op: fn(Handle, [u64; 3]) -> Op,
     arguments: [u64; 3],
 ) -> OpFuture<OnHandle> {
-    OpFuture::new(OnHandle {
-        handle: handle.clone(),
-        op,
-        arguments,
-    })
+    OpFuture::new(OnHandle { handle: handle.clone(), op, arguments })
 }
 
 /// Makes what was written durable: data and metadata, or with `data_only` just what is needed to
@@ -298,10 +268,7 @@ pub(super) fn on_handle(
 pub fn fsync(handle: &SharedHandle, data_only: bool) -> OpFuture<OnHandle> {
     on_handle(
         handle,
-        |handle, [data_only, ..]| Op::Fsync {
-            handle,
-            data_only: data_only != 0,
-        },
+        |handle, [data_only, ..]| Op::Fsync { handle, data_only: data_only != 0 },
         [data_only.into(), 0, 0],
     )
 }
@@ -310,23 +277,14 @@ pub fn fsync(handle: &SharedHandle, data_only: bool) -> OpFuture<OnHandle> {
 pub fn allocate(handle: &SharedHandle, mode: c_int, offset: u64, len: u64) -> OpFuture<OnHandle> {
     on_handle(
         handle,
-        |handle, [mode, offset, len]| Op::Allocate {
-            handle,
-            mode: mode as c_int,
-            offset,
-            len,
-        },
+        |handle, [mode, offset, len]| Op::Allocate { handle, mode: mode as c_int, offset, len },
         [mode as u64, offset, len],
     )
 }
 
 /// Makes the file `len` bytes long. Yields 0.
 pub fn truncate(handle: &SharedHandle, len: u64) -> OpFuture<OnHandle> {
-    on_handle(
-        handle,
-        |handle, [len, ..]| Op::Truncate { handle, len },
-        [len, 0, 0],
-    )
+    on_handle(handle, |handle, [len, ..]| Op::Truncate { handle, len }, [len, 0, 0])
 }
 
 /// Waits for some of `events` (`POLLIN` and so on), for an error or a hang-up: yields what is
@@ -334,10 +292,7 @@ pub fn truncate(handle: &SharedHandle, len: u64) -> OpFuture<OnHandle> {
 pub fn poll(handle: &SharedHandle, events: i16) -> OpFuture<OnHandle> {
     on_handle(
         handle,
-        |handle, [events, ..]| Op::Poll {
-            handle,
-            events: events as i16,
-        },
+        |handle, [events, ..]| Op::Poll { handle, events: events as i16 },
         [events as u64, 0, 0],
     )
 }
@@ -387,13 +342,7 @@ pub fn splice(
     len: usize,
 ) -> OpFuture<Splice> {
     let len = op_len(len);
-    let operation = Splice {
-        from: from.clone(),
-        from_offset,
-        to: to.clone(),
-        to_offset,
-        len,
-    };
+    let operation = Splice { from: from.clone(), from_offset, to: to.clone(), to_offset, len };
     OpFuture::new(operation)
 }
 
@@ -427,17 +376,11 @@ unsafe impl Operation for Close {
 
     fn prepare(&mut self) -> Op {
         self.submitted = self.fd.take().expect("prepared once").into_raw_fd();
-        Op::Close {
-            handle: Handle::from_fd(self.submitted),
-        }
+        Op::Close { handle: Handle::from_fd(self.submitted) }
     }
 
     fn complete(self, completion: Completion) -> io::Result<()> {
-        if self.close_if_cancelled(completion) {
-            Ok(())
-        } else {
-            unit(completion)
-        }
+        if self.close_if_cancelled(completion) { Ok(()) } else { unit(completion) }
     }
 
     fn discard(self, completion: Completion) {
@@ -448,11 +391,7 @@ unsafe impl Operation for Close {
 /// Closes a descriptor, with the error that dropping it would hide. It is closed in any case,
 /// even if the future is dropped.
 pub fn close(driver: &Rc<Driver>, fd: OwnedFd) -> OpFuture<Close> {
-    OpFuture::new(Close {
-        driver: driver.clone(),
-        fd: Some(fd),
-        submitted: -1,
-    })
+    OpFuture::new(Close { driver: driver.clone(), fd: Some(fd), submitted: -1 })
 }
 
 /// See [`read_dir`].
@@ -485,10 +424,7 @@ unsafe impl Operation for ReadDir {
 /// Reads directory entries, as `getdents64(2)` lays them out, into the capacity of `buf`: the
 /// bytes written, 0 after the last entry.
 pub fn read_dir(handle: &SharedHandle, buf: Vec<u8>) -> OpFuture<ReadDir> {
-    OpFuture::new(ReadDir {
-        handle: handle.clone(),
-        buf,
-    })
+    OpFuture::new(ReadDir { handle: handle.clone(), buf })
 }
 
 /// See [`timeout`].
@@ -506,9 +442,7 @@ unsafe impl Operation for Timeout {
     }
 
     fn prepare(&mut self) -> Op {
-        Op::Timeout {
-            after: &raw const *self.after,
-        }
+        Op::Timeout { after: &raw const *self.after }
     }
 
     fn complete(self, completion: Completion) -> io::Result<()> {
@@ -525,8 +459,5 @@ pub fn timeout(driver: &Rc<Driver>, after: std::time::Duration) -> OpFuture<Time
         tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: after.subsec_nanos().into(),
     };
-    OpFuture::new(Timeout {
-        driver: driver.clone(),
-        after: Box::new(timespec),
-    })
+    OpFuture::new(Timeout { driver: driver.clone(), after: Box::new(timespec) })
 }

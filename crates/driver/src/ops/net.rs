@@ -34,17 +34,8 @@ unsafe impl Operation for Socket {
     }
 
     fn prepare(&mut self) -> Op {
-        let Socket {
-            domain,
-            kind,
-            protocol,
-            ..
-        } = *self;
-        Op::Socket {
-            domain,
-            kind,
-            protocol,
-        }
+        let Socket { domain, kind, protocol, .. } = *self;
+        Op::Socket { domain, kind, protocol }
     }
 
     fn complete(self, completion: Completion) -> Self::Output {
@@ -63,12 +54,7 @@ pub fn socket(
     kind: c_int,
     protocol: c_int,
 ) -> OpFuture<Socket> {
-    OpFuture::new(Socket {
-        driver: driver.clone(),
-        domain,
-        kind,
-        protocol,
-    })
+    OpFuture::new(Socket { driver: driver.clone(), domain, kind, protocol })
 }
 
 /// An operation on a socket that takes an address: see [`bind`] and [`connect`].
@@ -89,17 +75,9 @@ unsafe impl Operation for OnAddress {
     fn prepare(&mut self) -> Op {
         let (handle, addr, addr_len) = (self.handle.handle(), self.addr.as_ptr(), self.addr.len());
         if self.is_bind {
-            Op::Bind {
-                handle,
-                addr,
-                addr_len,
-            }
+            Op::Bind { handle, addr, addr_len }
         } else {
-            Op::Connect {
-                handle,
-                addr,
-                addr_len,
-            }
+            Op::Connect { handle, addr, addr_len }
         }
     }
 
@@ -110,21 +88,13 @@ unsafe impl Operation for OnAddress {
 
 /// Gives a socket its own address.
 pub fn bind(handle: &SharedHandle, addr: RawAddr) -> OpFuture<OnAddress> {
-    let operation = OnAddress {
-        handle: handle.clone(),
-        addr: Box::new(addr),
-        is_bind: true,
-    };
+    let operation = OnAddress { handle: handle.clone(), addr: Box::new(addr), is_bind: true };
     OpFuture::new(operation)
 }
 
 /// Connects a socket. After a cancel its state is undefined: it is only good for closing.
 pub fn connect(handle: &SharedHandle, addr: RawAddr) -> OpFuture<OnAddress> {
-    let operation = OnAddress {
-        handle: handle.clone(),
-        addr: Box::new(addr),
-        is_bind: false,
-    };
+    let operation = OnAddress { handle: handle.clone(), addr: Box::new(addr), is_bind: false };
     OpFuture::new(operation)
 }
 
@@ -132,10 +102,7 @@ pub fn connect(handle: &SharedHandle, addr: RawAddr) -> OpFuture<OnAddress> {
 pub fn listen(handle: &SharedHandle, backlog: c_int) -> OpFuture<OnHandle> {
     on_handle(
         handle,
-        |handle, [backlog, ..]| Op::Listen {
-            handle,
-            backlog: backlog as c_int,
-        },
+        |handle, [backlog, ..]| Op::Listen { handle, backlog: backlog as c_int },
         [backlog as u64, 0, 0],
     )
 }
@@ -149,10 +116,7 @@ pub fn shutdown(handle: &SharedHandle, how: std::net::Shutdown) -> OpFuture<OnHa
     };
     on_handle(
         handle,
-        |handle, [how, ..]| Op::Shutdown {
-            handle,
-            how: how as c_int,
-        },
+        |handle, [how, ..]| Op::Shutdown { handle, how: how as c_int },
         [how as u64, 0, 0],
     )
 }
@@ -195,12 +159,7 @@ pub fn set_option(
     name: c_int,
     value: Box<[u8]>,
 ) -> OpFuture<SetOption> {
-    OpFuture::new(SetOption {
-        handle: handle.clone(),
-        level,
-        name,
-        value,
-    })
+    OpFuture::new(SetOption { handle: handle.clone(), level, name, value })
 }
 
 /// See [`option`].
@@ -247,13 +206,7 @@ pub fn option(
 ) -> OpFuture<GetOption> {
     let value = vec![0; len_max].into_boxed_slice();
     let len = Box::new(len_max as socklen_t);
-    OpFuture::new(GetOption {
-        handle: handle.clone(),
-        level,
-        name,
-        value,
-        len,
-    })
+    OpFuture::new(GetOption { handle: handle.clone(), level, name, value, len })
 }
 
 /// See [`accept`].
@@ -272,11 +225,7 @@ unsafe impl Operation for Accept {
 
     fn prepare(&mut self) -> Op {
         let (addr, addr_len) = self.addr.as_out();
-        Op::Accept {
-            handle: self.handle.handle(),
-            addr,
-            addr_len,
-        }
+        Op::Accept { handle: self.handle.handle(), addr, addr_len }
     }
 
     fn complete(self, completion: Completion) -> Self::Output {
@@ -290,10 +239,7 @@ unsafe impl Operation for Accept {
 
 /// Takes the next connection: its handle and the peer's address.
 pub fn accept(handle: &SharedHandle) -> OpFuture<Accept> {
-    let operation = Accept {
-        handle: handle.clone(),
-        addr: Box::new(RawAddr::room()),
-    };
+    let operation = Accept { handle: handle.clone(), addr: Box::new(RawAddr::room()) };
     OpFuture::new(operation)
 }
 
@@ -338,11 +284,7 @@ unsafe impl<B: IoBufMut> Operation for Recv<B> {
 /// Receives into `buf`, up to its capacity: the bytes received, 0 at the end of the stream.
 /// `flags` may hold `MSG_PEEK`.
 pub fn recv<B: IoBufMut>(handle: &SharedHandle, buf: B, flags: c_int) -> OpFuture<Recv<B>> {
-    OpFuture::new(Recv {
-        handle: handle.clone(),
-        buf,
-        flags,
-    })
+    OpFuture::new(Recv { handle: handle.clone(), buf, flags })
 }
 
 /// See [`send`].
@@ -378,11 +320,7 @@ unsafe impl<B: IoBuf> Operation for Send<B> {
 
 /// Sends the initialised bytes of `buf`: the bytes sent, which may be fewer.
 pub fn send<B: IoBuf>(handle: &SharedHandle, buf: B, flags: c_int) -> OpFuture<Send<B>> {
-    OpFuture::new(Send {
-        handle: handle.clone(),
-        buf,
-        flags,
-    })
+    OpFuture::new(Send { handle: handle.clone(), buf, flags })
 }
 
 /// The parts of a message that the kernel finds through pointers.
@@ -396,11 +334,7 @@ impl Message {
     fn new(addr: RawAddr) -> Box<Message> {
         // SAFETY: an all-zero header is an empty message.
         let header = unsafe { zeroed() };
-        Box::new(Message {
-            header,
-            iov: Vec::new(),
-            addr,
-        })
+        Box::new(Message { header, iov: Vec::new(), addr })
     }
 
     /// Points the header at the parts, which stay where they are in the box.
@@ -445,18 +379,9 @@ unsafe impl<B: IoBufMut> Operation for RecvMsg<B> {
     }
 
     fn prepare(&mut self) -> Op {
-        let iov = self
-            .bufs
-            .iter_mut()
-            .take(super::file::IOV_MAX)
-            .map(iovec_mut)
-            .collect();
+        let iov = self.bufs.iter_mut().take(super::file::IOV_MAX).map(iovec_mut).collect();
         let msg = self.message.link(iov);
-        Op::RecvMsg {
-            handle: self.handle.handle(),
-            msg,
-            flags: self.flags,
-        }
+        Op::RecvMsg { handle: self.handle.handle(), msg, flags: self.flags }
     }
 
     fn complete(mut self, completion: Completion) -> Self::Output {
@@ -464,11 +389,7 @@ unsafe impl<B: IoBufMut> Operation for RecvMsg<B> {
             fill_in_order(&mut self.bufs, count);
             let mut from = self.message.addr.clone();
             from.set_len(self.message.header.msg_namelen);
-            MessageReceived {
-                count,
-                from,
-                flags: self.message.header.msg_flags,
-            }
+            MessageReceived { count, from, flags: self.message.header.msg_flags }
         });
         (result, self.bufs)
     }
@@ -481,12 +402,7 @@ pub fn recv_msg<B: IoBufMut>(
     flags: c_int,
 ) -> OpFuture<RecvMsg<B>> {
     let message = Message::new(RawAddr::room());
-    OpFuture::new(RecvMsg {
-        handle: handle.clone(),
-        bufs,
-        message,
-        flags,
-    })
+    OpFuture::new(RecvMsg { handle: handle.clone(), bufs, message, flags })
 }
 
 /// See [`send_msg`].
@@ -506,18 +422,9 @@ unsafe impl<B: IoBuf> Operation for SendMsg<B> {
     }
 
     fn prepare(&mut self) -> Op {
-        let iov = self
-            .bufs
-            .iter()
-            .take(super::file::IOV_MAX)
-            .map(iovec_ref)
-            .collect();
+        let iov = self.bufs.iter().take(super::file::IOV_MAX).map(iovec_ref).collect();
         let msg = self.message.link(iov);
-        Op::SendMsg {
-            handle: self.handle.handle(),
-            msg,
-            flags: self.flags,
-        }
+        Op::SendMsg { handle: self.handle.handle(), msg, flags: self.flags }
     }
 
     fn complete(self, completion: Completion) -> Self::Output {
@@ -533,10 +440,5 @@ pub fn send_msg<B: IoBuf>(
     flags: c_int,
 ) -> OpFuture<SendMsg<B>> {
     let message = Message::new(to.unwrap_or_else(RawAddr::none));
-    OpFuture::new(SendMsg {
-        handle: handle.clone(),
-        bufs,
-        message,
-        flags,
-    })
+    OpFuture::new(SendMsg { handle: handle.clone(), bufs, message, flags })
 }

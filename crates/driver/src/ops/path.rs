@@ -60,12 +60,7 @@ pub(super) fn close_unwanted(completion: Completion) {
 
 /// Opens `path`, with the flags and mode of `openat(2)`.
 pub fn open(driver: &Rc<Driver>, path: CString, flags: c_int, mode: u32) -> OpFuture<Open> {
-    OpFuture::new(Open {
-        driver: driver.clone(),
-        path,
-        flags,
-        mode,
-    })
+    OpFuture::new(Open { driver: driver.clone(), path, flags, mode })
 }
 
 /// See [`stat`] and [`stat_path`].
@@ -87,10 +82,7 @@ unsafe impl Operation for Stat {
 
     fn prepare(&mut self) -> Op {
         Op::Stat {
-            dir: self
-                .handle
-                .as_ref()
-                .map_or(Handle::CURRENT_DIR, SharedHandle::handle),
+            dir: self.handle.as_ref().map_or(Handle::CURRENT_DIR, SharedHandle::handle),
             path: self.path.as_ptr(),
             flags: self.flags,
             mask: libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_DIOALIGN,
@@ -120,13 +112,7 @@ pub fn stat(handle: &SharedHandle) -> OpFuture<Stat> {
 /// What `statx(2)` knows of a path; with `AT_SYMLINK_NOFOLLOW` in `flags`, of the link itself.
 pub fn stat_path(driver: &Rc<Driver>, path: CString, flags: c_int) -> OpFuture<Stat> {
     let out = Box::new(MaybeUninit::uninit());
-    OpFuture::new(Stat {
-        driver: driver.clone(),
-        handle: None,
-        path,
-        flags,
-        out,
-    })
+    OpFuture::new(Stat { driver: driver.clone(), handle: None, path, flags, out })
 }
 
 /// An operation on one or two paths: see the functions that return it.
@@ -166,13 +152,7 @@ pub fn rename(driver: &Rc<Driver>, from: CString, to: CString, flags: u32) -> Op
         to: to.as_ptr(),
         flags,
     };
-    OpFuture::new(OnPath {
-        driver: driver.clone(),
-        first: from,
-        second: to,
-        argument: flags,
-        op,
-    })
+    OpFuture::new(OnPath { driver: driver.clone(), first: from, second: to, argument: flags, op })
 }
 
 /// Removes a file's name, or with `AT_REMOVEDIR` in `flags` an empty directory.
@@ -194,19 +174,9 @@ pub fn unlink(driver: &Rc<Driver>, path: CString, flags: c_int) -> OpFuture<OnPa
 
 /// Makes a directory with these permissions, less the process's umask.
 pub fn make_dir(driver: &Rc<Driver>, path: CString, mode: u32) -> OpFuture<OnPath> {
-    let op = |path: &CStr, _: &CStr, mode| Op::MakeDir {
-        dir: HERE,
-        path: path.as_ptr(),
-        mode,
-    };
+    let op = |path: &CStr, _: &CStr, mode| Op::MakeDir { dir: HERE, path: path.as_ptr(), mode };
     let second = CString::default();
-    OpFuture::new(OnPath {
-        driver: driver.clone(),
-        first: path,
-        second,
-        argument: mode,
-        op,
-    })
+    OpFuture::new(OnPath { driver: driver.clone(), first: path, second, argument: mode, op })
 }
 
 /// Gives the file at `from` the further name `to`.
@@ -218,13 +188,7 @@ pub fn link(driver: &Rc<Driver>, from: CString, to: CString) -> OpFuture<OnPath>
         to: to.as_ptr(),
         flags: 0,
     };
-    OpFuture::new(OnPath {
-        driver: driver.clone(),
-        first: from,
-        second: to,
-        argument: 0,
-        op,
-    })
+    OpFuture::new(OnPath { driver: driver.clone(), first: from, second: to, argument: 0, op })
 }
 
 /// Makes `path` a symbolic link to `target`.
@@ -234,11 +198,5 @@ pub fn symlink(driver: &Rc<Driver>, target: CString, path: CString) -> OpFuture<
         dir: HERE,
         path: path.as_ptr(),
     };
-    OpFuture::new(OnPath {
-        driver: driver.clone(),
-        first: target,
-        second: path,
-        argument: 0,
-        op,
-    })
+    OpFuture::new(OnPath { driver: driver.clone(), first: target, second: path, argument: 0, op })
 }

@@ -64,7 +64,8 @@ impl Wheel {
         }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
         self.armed_count == 0
     }
 

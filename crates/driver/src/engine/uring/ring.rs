@@ -150,11 +150,7 @@ impl Ring {
         params.cq_entries = completion_count;
         // SAFETY: the parameters are a local.
         let fd = unsafe {
-            libc::syscall(
-                libc::SYS_io_uring_setup,
-                entry_count as c_long,
-                &raw mut params,
-            )
+            libc::syscall(libc::SYS_io_uring_setup, entry_count as c_long, &raw mut params)
         };
         if fd < 0 {
             return Err(io::Error::last_os_error());
@@ -170,11 +166,7 @@ impl Ring {
         }
 
         let has_array = flags & sys::IORING_SETUP_NO_SQARRAY == 0;
-        let array_len = if has_array {
-            params.sq_entries as usize * 4
-        } else {
-            0
-        };
+        let array_len = if has_array { params.sq_entries as usize * 4 } else { 0 };
         let sq_len = params.sq_off.array as usize + array_len;
         let cq_len = params.cq_off.cqes as usize + params.cq_entries as usize * size_of::<Cqe>();
         let rings = Mapping::new(fd.as_raw_fd(), sq_len.max(cq_len), sys::IORING_OFF_SQ_RING)?;
@@ -190,10 +182,7 @@ impl Ring {
         }
         // SAFETY: the kernel's constant masks, written before set-up returned.
         let (sq_mask, cq_mask) = unsafe {
-            (
-                *rings.at::<u32>(params.sq_off.ring_mask),
-                *rings.at::<u32>(params.cq_off.ring_mask),
-            )
+            (*rings.at::<u32>(params.sq_off.ring_mask), *rings.at::<u32>(params.cq_off.ring_mask))
         };
         let mut ring = Ring {
             enter_fd: fd.as_raw_fd(),
@@ -264,11 +253,7 @@ impl Ring {
                 c_long::from(count),
             )
         };
-        if result < 0 {
-            Err(errno())
-        } else {
-            Ok(result as i32)
-        }
+        if result < 0 { Err(errno()) } else { Ok(result as i32) }
     }
 
     /// Which opcodes the kernel has, by number (5.6).
@@ -315,24 +300,36 @@ impl Ring {
     #[inline]
     pub(crate) fn staged_count(&self) -> u32 {
         // SAFETY: the kernel's head lives as long as the mapping.
-        self.sq_tail_local
-            .wrapping_sub(unsafe { (*self.sq_head).load(Ordering::Acquire) })
+        self.sq_tail_local.wrapping_sub(unsafe { (*self.sq_head).load(Ordering::Acquire) })
     }
 
     /// Fills in the next entry; false if the queue is full.
     ///
     /// # Safety
     /// INV-BUF for what the entry points at, from here to its completion.
-    #[inline]
     pub(crate) unsafe fn push(&mut self, sqe: Sqe) -> bool {
+        let Some(entry) = self.next_entry() else { return false };
+        *entry = sqe;
+        self.advance();
+        true
+    }
+
+    /// The next entry to fill in; `None` if the queue is full.
+    #[inline]
+    pub(crate) fn next_entry(&mut self) -> Option<&mut Sqe> {
         if self.staged_count() == self.sq_len {
-            return false;
+            return None;
         }
         let index = self.sq_tail_local & self.sq_mask;
-        // SAFETY: the index is masked, and the kernel is done with an entry it consumed.
-        unsafe { self.sq_entries.add(index as usize).write(sqe) };
+        // SAFETY: the index is masked, the kernel is done with an entry it consumed, and any
+        // bytes are a valid entry.
+        Some(unsafe { &mut *self.sq_entries.add(index as usize) })
+    }
+
+    /// The next entry is filled in: it goes with the next system call.
+    #[inline]
+    pub(crate) fn advance(&mut self) {
         self.sq_tail_local = self.sq_tail_local.wrapping_add(1);
-        true
     }
 
     /// Whether the kernel has work that only an entry runs, or completions it could not store.
@@ -396,9 +393,7 @@ impl Ring {
             sigmask: 0,
             sigmask_sz: 8,
             min_wait_usec: u32::try_from(wait.batch_time.as_micros()).unwrap_or(u32::MAX),
-            ts: timespec
-                .as_ref()
-                .map_or(0, |timespec| std::ptr::from_ref(timespec) as u64),
+            ts: timespec.as_ref().map_or(0, |timespec| std::ptr::from_ref(timespec) as u64),
         };
         // SAFETY: the argument and what it points at are locals.
         let result = unsafe {
