@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use omniring_driver::addr::RawAddr;
 use omniring_driver::{OpFuture, SharedHandle, ops};
@@ -12,6 +13,7 @@ use super::stream::{socket_conversions, stream_socket};
 use crate::buf::{IoBuf, IoBufExt, IoBufMut};
 use crate::executor::current;
 use crate::io::{AsyncRead, AsyncWrite};
+use crate::time::sleep;
 
 const BACKLOG: i32 = 4096;
 
@@ -20,14 +22,37 @@ async fn unix_socket(kind: i32) -> io::Result<SharedHandle> {
 }
 
 fn path_addr(path: &Path) -> io::Result<RawAddr> {
-    SocketAddr::from_pathname(path)
-        .map(|addr| RawAddr::from(&addr))
-        .map_err(|error| {
-            io::Error::new(
-                error.kind(),
-                format!("{} as a socket's name: {error}", path.display()),
-            )
-        })
+    SocketAddr::from_pathname(path).map(|addr| RawAddr::from(&addr)).map_err(|error| {
+        io::Error::new(error.kind(), format!("{} as a socket's name: {error}", path.display()))
+    })
+}
+
+/// Waits a little longer each time, for what the kernel gives no sign of.
+struct Backoff(Duration);
+
+impl Backoff {
+    fn new() -> Backoff {
+        Backoff(Duration::from_micros(50))
+    }
+
+    async fn wait(&mut self) {
+        sleep(self.0).await;
+        self.0 = (self.0 * 2).min(Duration::from_millis(5));
+    }
+}
+
+/// Connects to a listener, and waits if its backlog is full, as a blocking `connect(2)` does. The
+/// ring waits by itself; without it the kernel says EAGAIN, and readiness never says when to go on.
+async fn connect_stream(addr: RawAddr) -> io::Result<UnixStream> {
+    let handle = unix_socket(libc::SOCK_STREAM).await?;
+    let mut backoff = Backoff::new();
+    loop {
+        match ops::connect(&handle, addr.clone()).await {
+            Ok(()) => return Ok(UnixStream { handle }),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => backoff.wait().await,
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn naming(path: &Path, error: io::Error) -> io::Error {
@@ -41,19 +66,15 @@ pub struct UnixStream {
 }
 
 impl UnixStream {
-    /// Connects to the listener at `path`.
+    /// Connects to the listener at `path`; waits while its backlog is full.
     pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
-        let addr = path_addr(path.as_ref())?;
-        let handle = unix_socket(libc::SOCK_STREAM).await?;
-        ops::connect(&handle, addr).await?;
-        Ok(UnixStream { handle })
+        connect_stream(path_addr(path.as_ref())?).await
     }
 
-    /// Connects to the listener at an address, which may be abstract.
+    /// Connects to the listener at an address, which may be abstract; waits while its backlog is
+    /// full.
     pub async fn connect_addr(addr: &SocketAddr) -> io::Result<UnixStream> {
-        let handle = unix_socket(libc::SOCK_STREAM).await?;
-        ops::connect(&handle, addr.into()).await?;
-        Ok(UnixStream { handle })
+        connect_stream(addr.into()).await
     }
 
     /// Two sockets that are connected to each other.
@@ -90,9 +111,7 @@ impl UnixListener {
     pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
         let path = path.as_ref();
         let addr = path_addr(path)?;
-        UnixListener::bind_raw(addr)
-            .await
-            .map_err(|error| naming(path, error))
+        UnixListener::bind_raw(addr).await.map_err(|error| naming(path, error))
     }
 
     /// Listens at an address, which may be abstract.
@@ -135,17 +154,13 @@ impl UnixDatagram {
         let path = path.as_ref();
         let addr = path_addr(path)?;
         let handle = unix_socket(libc::SOCK_DGRAM).await?;
-        ops::bind(&handle, addr)
-            .await
-            .map_err(|error| naming(path, error))?;
+        ops::bind(&handle, addr).await.map_err(|error| naming(path, error))?;
         Ok(UnixDatagram { handle })
     }
 
     /// A socket without a name, which can send.
     pub async fn unbound() -> io::Result<UnixDatagram> {
-        Ok(UnixDatagram {
-            handle: unix_socket(libc::SOCK_DGRAM).await?,
-        })
+        Ok(UnixDatagram { handle: unix_socket(libc::SOCK_DGRAM).await? })
     }
 
     /// Two sockets that are connected to each other.
@@ -176,22 +191,50 @@ impl UnixDatagram {
         (result, bufs.pop().expect("the buffer comes back"))
     }
 
-    /// Sends a datagram to the connected address.
-    pub fn send<B: IoBuf>(&self, buf: B) -> OpFuture<ops::Send<B>> {
-        ops::send(&self.handle, buf, 0)
+    /// Sends a datagram to the connected address; waits while the receiver's queue is full.
+    pub async fn send<B: IoBuf>(&self, buf: B) -> (io::Result<usize>, B) {
+        self.send_msg(buf, None).await
     }
 
-    /// Sends a datagram to the socket at `path`.
+    /// Sends a datagram to the socket at `path`; waits while the receiver's queue is full.
     pub async fn send_to<B: IoBuf>(
         &self,
         buf: B,
         path: impl AsRef<Path>,
     ) -> (io::Result<usize>, B) {
-        let to = match path_addr(path.as_ref()) {
-            Ok(addr) => addr,
-            Err(error) => return (Err(error), buf),
+        match path_addr(path.as_ref()) {
+            Ok(addr) => self.send_msg(buf, Some(addr)).await,
+            Err(error) => (Err(error), buf),
+        }
+    }
+
+    /// Waits for room here instead of in the op, for two reasons. The kernel takes the bytes out
+    /// of the buffers before it finds the receiver's queue full; when the ring then tries again,
+    /// an empty datagram is sent (seen with Linux 6.18). And a socket that is not connected counts
+    /// as writable whether or not the receiver has room.
+    async fn send_msg<B: IoBuf>(
+        &self,
+        buf: B,
+        to: Option<RawAddr>,
+    ) -> (io::Result<usize>, B) {
+        let mut bufs = vec![buf];
+        let mut backoff = None::<Backoff>;
+        let result = loop {
+            let (result, back) =
+                ops::send_msg(&self.handle, bufs, to.clone(), libc::MSG_DONTWAIT).await;
+            bufs = back;
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => break result,
+            }
+            if let Some(backoff) = &mut backoff {
+                backoff.wait().await;
+            }
+            backoff.get_or_insert_with(Backoff::new);
+            if let Err(error) = ops::poll(&self.handle, libc::POLLOUT).await {
+                break Err(error);
+            }
         };
-        let (result, mut bufs) = ops::send_msg(&self.handle, vec![buf], Some(to), 0).await;
         (result, bufs.pop().expect("the buffer comes back"))
     }
 
