@@ -7,6 +7,8 @@ mod harness;
 mod loopback;
 
 mod basics;
-mod tcp;
 mod files;
 mod pipes;
+mod tcp;
+mod udp;
+mod unix;
