@@ -506,7 +506,7 @@ fn splice(
     may_block: bool,
 ) -> Outcome {
     let offset_pointer = |offset: &mut i64| -> *mut i64 {
-        if *offset < 0 { std::ptr::null_mut() } else { &raw mut *offset }
+        if *offset == -1 { std::ptr::null_mut() } else { &raw mut *offset }
     };
     let flags = if may_block { flags } else { flags | libc::SPLICE_F_NONBLOCK };
     let (from_pointer, to_pointer) =
@@ -516,8 +516,8 @@ fn splice(
         libc::splice(from.fd(), from_pointer, to.fd(), to_pointer, len as usize, flags)
     }) {
         Err(libc::EAGAIN) if !may_block => {
-            // One of the two sides is not ready. It may have become so meanwhile: the wait will
-            // notice.
+            // One of the two sides was not ready. If both are by now, the wait for the second
+            // notices: what it is registered for comes as an event, or came since the attempt.
             match is_ready(from.fd(), Interest::Read) {
                 Ok(false) => Outcome::Wait { fd: from.fd(), interest: Interest::Read },
                 Ok(true) => Outcome::Wait { fd: to.fd(), interest: Interest::Write },

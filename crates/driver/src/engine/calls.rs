@@ -20,7 +20,7 @@ use super::{Engine, Submitted, Support, Wait};
 use crate::attempt::{Attempt, Class, Interest, Outcome, attempt, errno};
 use crate::clock::Instant;
 use crate::notify::Notifier;
-use crate::op::{Completion, Handle, Op, Opcode, Position};
+use crate::op::{Completion, Handle, Op, Opcode};
 use crate::pool::Pool;
 use crate::table::{Key, Table};
 
@@ -349,10 +349,7 @@ impl Calls {
 
     /// A short read of a stream took all there was: the next one has to wait for an event.
     fn has_drained(&self, op: &Op, completion: Completion) -> bool {
-        let Op::Recv {
-            handle, len, flags, ..
-        } = *op
-        else {
+        let Op::Recv { handle, len, flags, .. } = *op else {
             return false;
         };
         // A look at the data, or the urgent byte, leaves the rest where it is.
@@ -379,11 +376,18 @@ impl Calls {
         if completion.is_some_and(|completion| self.has_drained(op, completion)) {
             return;
         }
-        if let Some((fd, interest)) = direction(op)
-            && let Some(descriptor) = self.registered(fd)
-        {
-            descriptor.set_ready(interest, true);
-            self.advance(fd, interest);
+        let waited_for = match *op {
+            // It may have waited for either side.
+            Op::Splice { from, to, .. } => {
+                [Some((from.fd(), Interest::Read)), Some((to.fd(), Interest::Write))]
+            }
+            _ => [direction(op), None],
+        };
+        for (fd, interest) in waited_for.into_iter().flatten() {
+            if let Some(descriptor) = self.registered(fd) {
+                descriptor.set_ready(interest, true);
+                self.advance(fd, interest);
+            }
         }
     }
 
@@ -548,9 +552,16 @@ impl Engine for Calls {
                     self.forget(handle);
                 }
                 // SAFETY: the caller's contract.
-                match unsafe { attempt(&op, Attempt::MayBlock) } {
+                match unsafe { attempt(&op, Attempt::First) } {
                     Outcome::Done(completion) => Submitted::Done(completion),
-                    Outcome::Wait { .. } => unreachable!("these classes do not wait for peers"),
+                    // A position that a pipe or a terminal ignores.
+                    Outcome::Wait { fd, interest } => {
+                        self.remember(key, op, Place::Pool);
+                        if let Some(which) = self.wait_for(key, fd, interest, true) {
+                            self.to_pool(key, op, which);
+                        }
+                        Submitted::Pending
+                    }
                 }
             }
             (Class::Peer, Policy::Epoll) => {
@@ -741,16 +752,17 @@ fn epoll_control(
     }
 }
 
-/// The descriptor and direction whose readiness decides when an op goes on, where that is one.
+/// The descriptor and direction whose readiness decides when an op goes on, where that is one. A
+/// position does not matter here: pipes ignore it.
 fn direction(op: &Op) -> Option<(RawFd, Interest)> {
     let (handle, interest) = match *op {
-        Op::Read { handle, position: Position::Cursor, .. }
-        | Op::ReadVectored { handle, position: Position::Cursor, .. }
+        Op::Read { handle, .. }
+        | Op::ReadVectored { handle, .. }
         | Op::Accept { handle, .. }
         | Op::Recv { handle, .. }
         | Op::RecvMsg { handle, .. } => (handle, Interest::Read),
-        Op::Write { handle, position: Position::Cursor, .. }
-        | Op::WriteVectored { handle, position: Position::Cursor, .. }
+        Op::Write { handle, .. }
+        | Op::WriteVectored { handle, .. }
         | Op::Connect { handle, .. }
         | Op::Send { handle, .. }
         | Op::SendMsg { handle, .. } => (handle, Interest::Write),

@@ -182,7 +182,8 @@ impl Uring {
             } else {
                 0
             };
-            table.complete(key, Completion { result: cqe.result, flags });
+            let result = if cqe.result < 0 { named_error(cqe.result) } else { cqe.result };
+            table.complete(key, Completion { result, flags });
         }
         self.ring.release_popped();
     }
@@ -235,6 +236,15 @@ impl Uring {
             self.ring.enter()?;
         }
         Ok(())
+    }
+}
+
+/// A kernel thread that waits in a call on behalf of the ring is interrupted only by a cancel. The
+/// call then says so in one of several ways, some of which are the kernel's own (`ERESTARTSYS`).
+fn named_error(result: i32) -> i32 {
+    match -result {
+        libc::EINTR | 512..=516 => -libc::ECANCELED,
+        _ => result,
     }
 }
 
