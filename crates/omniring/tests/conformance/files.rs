@@ -555,7 +555,8 @@ fn many_reads_in_flight_keep_their_offsets(runtime: &Runtime) {
             .map(|at| {
                 let file = file.clone();
                 omniring::spawn(async move {
-                    let (result, buf) = file.read_at(Vec::with_capacity(4), u64::from(at) * 4).await;
+                    let (result, buf) =
+                        file.read_at(Vec::with_capacity(4), u64::from(at) * 4).await;
                     assert_eq!((result.unwrap(), buf), (4, at.to_le_bytes().to_vec()));
                 })
             })
