@@ -23,6 +23,17 @@ const TASKS_PER_TURN: usize = 128;
 thread_local! {
     /// The runtime that this thread is in.
     static CURRENT: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
+
+    static LOCAL: Local = const {
+        Local { owner: Cell::new(std::ptr::null()), queue: RefCell::new(VecDeque::new()) }
+    };
+}
+
+/// The queue of the runtime that the thread is in.
+struct Local {
+    /// Which runtime that is: only to be compared.
+    owner: Cell<*const Shared>,
+    queue: RefCell<VecDeque<Task>>,
 }
 
 /// What other threads may use of a runtime.
@@ -58,6 +69,7 @@ pub(crate) struct Core {
     /// Room for the wakers of timers that fire.
     due: Cell<Vec<Waker>>,
     shared: Arc<Shared>,
+    /// Tasks to run, while the thread is not in the runtime.
     queue: RefCell<VecDeque<Task>>,
     /// Every task that has not completed.
     tasks: RefCell<Tasks>,
@@ -80,28 +92,28 @@ pub(crate) fn current() -> Rc<Core> {
     })
 }
 
-/// Puts a task with its SCHEDULED flag set in its queue, from whatever thread.
-pub(crate) fn schedule(task: Task) {
-    let mut task = Some(task);
+/// Whether the calling code runs in the runtime of `shared`, and so on its thread.
+#[inline]
+pub(crate) fn is_current(shared: &Arc<Shared>) -> bool {
     // The thread's variable may be gone when a waker is used in a destructor at its end.
-    let _ = CURRENT.try_with(|current| {
-        if let Ok(current) = current.try_borrow()
-            && let Some(core) = &*current
-            && let Some(local) =
-                task.take_if(|task| std::ptr::eq(Arc::as_ptr(task.shared()), &*core.shared))
-        {
-            core.queue.borrow_mut().push_back(local);
-        }
-    });
-    if let Some(task) = task {
-        let shared = task.shared().clone();
-        let mut remote = shared.remote();
-        if !remote.closed {
-            remote.woken.push(task);
-            drop(remote);
-            shared.has_remote.store(true, SeqCst);
-            shared.unparker.unpark();
-        }
+    LOCAL.try_with(|local| local.owner.get() == Arc::as_ptr(shared)).unwrap_or(false)
+}
+
+/// Puts a task of the current runtime in its queue.
+#[inline]
+pub(crate) fn push_local(task: Task) {
+    LOCAL.with(|local| local.queue.borrow_mut().push_back(task));
+}
+
+/// Puts a task in its runtime's remote queue, from any thread.
+pub(crate) fn push_remote(task: Task) {
+    let shared = task.shared().clone();
+    let mut remote = shared.remote();
+    if !remote.closed {
+        remote.woken.push(task);
+        drop(remote);
+        shared.has_remote.store(true, SeqCst);
+        shared.unparker.unpark();
     }
 }
 
@@ -110,8 +122,11 @@ pub(crate) struct Entered(());
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let core = CURRENT.with_borrow_mut(Option::take);
-        drop(core);
+        let Some(core) = CURRENT.with_borrow_mut(Option::take) else { return };
+        LOCAL.with(|local| {
+            local.owner.set(std::ptr::null());
+            local.queue.swap(&core.queue);
+        });
     }
 }
 
@@ -132,10 +147,7 @@ impl Wake for MainWaker {
 impl Core {
     pub(crate) fn new(driver: Driver) -> Rc<Core> {
         let shared = Shared {
-            remote: Mutex::new(Remote {
-                woken: Vec::new(),
-                closed: false,
-            }),
+            remote: Mutex::new(Remote { woken: Vec::new(), closed: false }),
             has_remote: AtomicBool::new(false),
             main_woken: AtomicBool::new(false),
             unparker: driver.unparker(),
@@ -156,11 +168,12 @@ impl Core {
     /// If the thread is in one already.
     pub(crate) fn enter(self: &Rc<Core>) -> Entered {
         CURRENT.with_borrow_mut(|current| {
-            assert!(
-                current.is_none(),
-                "a runtime cannot run inside of another: use spawn"
-            );
+            assert!(current.is_none(), "a runtime cannot run inside of another: use spawn");
             *current = Some(self.clone());
+        });
+        LOCAL.with(|local| {
+            local.owner.set(Arc::as_ptr(&self.shared));
+            local.queue.swap(&self.queue);
         });
         Entered(())
     }
@@ -175,7 +188,11 @@ impl Core {
         } else {
             tasks.list.push(listed);
             drop(tasks);
-            self.queue.borrow_mut().push_back(queued);
+            if is_current(&self.shared) {
+                push_local(queued);
+            } else {
+                self.queue.borrow_mut().push_back(queued);
+            }
         }
         handle
     }
@@ -206,9 +223,8 @@ impl Core {
 
     fn run_tasks(&self) {
         for _ in 0..TASKS_PER_TURN {
-            let Some(task) = self.queue.borrow_mut().pop_front() else {
-                return;
-            };
+            let next = LOCAL.with(|local| local.queue.borrow_mut().pop_front());
+            let Some(task) = next else { return };
             let index = task.index();
             if task.run() {
                 self.remove(index);
@@ -232,14 +248,14 @@ impl Core {
     fn take_remote(&self) {
         if self.shared.has_remote.load(Relaxed) && self.shared.has_remote.swap(false, Acquire) {
             let woken = std::mem::take(&mut self.shared.remote().woken);
-            self.queue.borrow_mut().extend(woken);
+            woken.into_iter().for_each(Task::arrive);
         }
     }
 
     /// Submits, waits if there is nothing else to do, reaps, and wakes whose deadline has passed.
     fn turn(&self) {
         let deadline = self.timers.borrow().next_deadline();
-        let idle = self.queue.borrow().is_empty();
+        let idle = LOCAL.with(|local| local.queue.borrow().is_empty());
         let turned = self.driver.turn(idle, deadline, || self.shared.has_work());
         if let Err(error) = turned {
             // The engine is beyond use: no op would ever complete again.
@@ -267,7 +283,7 @@ impl Core {
             };
             task.shut_down();
         }
-        let queue = std::mem::take(&mut *self.queue.borrow_mut());
+        let queue = LOCAL.with(|local| local.queue.take());
         drop(queue);
         let woken = {
             let mut remote = self.shared.remote();

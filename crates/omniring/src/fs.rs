@@ -32,8 +32,7 @@ pub async fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     // One byte more than the file has shows its end without a further growth.
     let len = usize::try_from(file.metadata().await?.len()).unwrap_or(usize::MAX);
     let mut buf: Vec<u8> = Vec::new();
-    buf.try_reserve(len.saturating_add(1))
-        .map_err(|_| io::ErrorKind::OutOfMemory)?;
+    buf.try_reserve(len.saturating_add(1)).map_err(|_| io::ErrorKind::OutOfMemory)?;
     loop {
         if buf.len() == buf.capacity() {
             buf.reserve(64 * 1024);
@@ -70,9 +69,7 @@ pub async fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
 /// What is known of the file at `path`, of the link itself if it is one.
 pub async fn symlink_metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
     let path = c_path(path.as_ref())?;
-    ops::stat_path(&current().driver, path, libc::AT_SYMLINK_NOFOLLOW)
-        .await
-        .map(Metadata::new)
+    ops::stat_path(&current().driver, path, libc::AT_SYMLINK_NOFOLLOW).await.map(Metadata::new)
 }
 
 /// Gives the file at `from` the name `to`, replacing what has that name.
@@ -88,12 +85,7 @@ pub async fn remove_file(path: impl AsRef<Path>) -> io::Result<()> {
 
 /// Removes an empty directory.
 pub async fn remove_dir(path: impl AsRef<Path>) -> io::Result<()> {
-    ops::unlink(
-        &current().driver,
-        c_path(path.as_ref())?,
-        libc::AT_REMOVEDIR,
-    )
-    .await
+    ops::unlink(&current().driver, c_path(path.as_ref())?, libc::AT_REMOVEDIR).await
 }
 
 /// Makes a directory.

@@ -5,10 +5,7 @@ use std::io;
 use crate::buf::{IoBuf, IoBufExt, IoBufMut};
 
 /// What bytes can be read from, one after the other.
-#[expect(
-    async_fn_in_trait,
-    reason = "the futures belong to one thread, like the runtime"
-)]
+#[expect(async_fn_in_trait, reason = "the futures belong to one thread, like the runtime")]
 pub trait AsyncRead {
     /// Reads into `buf`, up to its capacity: the bytes read, 0 at the end or if `buf` has no
     /// capacity. If the future is dropped, bytes that had arrived by then are lost.
@@ -32,10 +29,7 @@ pub trait AsyncRead {
 }
 
 /// What bytes can be written to, one after the other.
-#[expect(
-    async_fn_in_trait,
-    reason = "the futures belong to one thread, like the runtime"
-)]
+#[expect(async_fn_in_trait, reason = "the futures belong to one thread, like the runtime")]
 pub trait AsyncWrite {
     /// Writes the initialised bytes of `buf`: the bytes written, which may be fewer.
     async fn write<B: IoBuf>(&mut self, buf: B) -> (io::Result<usize>, B);

@@ -76,9 +76,7 @@ impl Builder {
 
     /// Makes the runtime. The error says in one line what does not work here and what to do.
     pub fn build(self) -> Result<Runtime, StartError> {
-        Ok(Runtime {
-            core: Core::new(Driver::new(&self.config)?),
-        })
+        Ok(Runtime { core: Core::new(Driver::new(&self.config)?) })
     }
 }
 
@@ -119,10 +117,7 @@ impl Runtime {
 
     /// How the engine carries out an op on this machine.
     pub fn support(&self, opcode: Opcode) -> Support {
-        self.core
-            .driver
-            .support(opcode)
-            .expect("the driver runs as long as the runtime exists")
+        self.core.driver.support(opcode).expect("the driver runs as long as the runtime exists")
     }
 
     /// The runtime's state at this moment.
@@ -155,9 +150,7 @@ impl Drop for Runtime {
 
 impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Runtime")
-            .field("engine", &self.engine())
-            .finish_non_exhaustive()
+        f.debug_struct("Runtime").field("engine", &self.engine()).finish_non_exhaustive()
     }
 }
 

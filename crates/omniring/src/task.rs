@@ -1,19 +1,19 @@
 //! The task cell: a future, its state, and who waits for it, in one allocation.
 //!
 //! # Protocol
-//! The state is one atomic word: flags in the low bits, a reference count above them. References
-//! are held by the executor's list, by each entry of a queue, by the join handle and by each
-//! waker; whoever lets the last one go frees the memory. That may be any thread, so the future and
-//! the output must be gone by then: the executor drops the future on its own thread when it
-//! completes, is aborted, or when the runtime ends, and the join handle, which cannot leave the
-//! thread, takes or drops the output.
+//! A task belongs to its runtime's thread. Only there are its future, its output and its flags
+//! used, without atomic operations. Other threads hold references (in wakers) and wake.
 //!
-//! - SCHEDULED: an entry of a queue exists. Only who sets it adds one.
-//! - RUNNING: the future is being polled. Who wakes it then sets SCHEDULED, and the executor
-//!   queues it again after the poll.
-//! - COMPLETED: the future is gone. Wakes do nothing from here on.
-//! - ABORTED: the executor drops the future instead of polling it.
-//! - JOINED: the join handle exists and wants the output.
+//! The one atomic word counts references: the executor's list has one, so has each entry of a
+//! queue, the join handle, and each waker. Whoever lets the last one go frees the memory. That
+//! may be any thread, so the future and the output must be gone by then: the executor drops the
+//! future on its own thread when it completes, is aborted, or when the runtime ends, and the join
+//! handle, which cannot leave the thread, takes or drops the output.
+//!
+//! A wake on the runtime's thread sets `scheduled` and puts the task in the local queue; a wake
+//! elsewhere sets REMOTE in the atomic word and puts it in the runtime's remote queue. Only who
+//! sets a flag adds an entry, and whoever takes an entry out clears its flag first, so that a wake
+//! from then on adds a new one. A task may be in both queues, and is then polled once too often.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -28,14 +28,11 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicUsize, fence};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
-use crate::executor::Shared;
+use crate::executor::{self, Shared};
 
-const SCHEDULED: usize = 1;
-const RUNNING: usize = 1 << 1;
-const COMPLETED: usize = 1 << 2;
-const ABORTED: usize = 1 << 3;
-const JOINED: usize = 1 << 4;
-const REFERENCE: usize = 1 << 8;
+/// An entry of the remote queue exists.
+const REMOTE: usize = 1;
+const REFERENCE: usize = 2;
 
 /// Why a task has no output.
 pub enum JoinError {
@@ -75,11 +72,7 @@ impl std::fmt::Display for JoinError {
                     .downcast_ref::<&str>()
                     .copied()
                     .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-                write!(
-                    f,
-                    "the task panicked: {}",
-                    message.unwrap_or("(no message)")
-                )
+                write!(f, "the task panicked: {}", message.unwrap_or("(no message)"))
             }
         }
     }
@@ -89,11 +82,21 @@ impl std::error::Error for JoinError {}
 
 /// What every task begins with, whatever its future.
 struct Header {
+    /// References, and REMOTE.
     state: AtomicUsize,
     vtable: &'static VTable,
     shared: Arc<Shared>,
-    /// The task's place in the executor's list.
+    /// The task's place in the executor's list. This and the flags below are used on the
+    /// runtime's thread only.
     index: Cell<u32>,
+    /// An entry of the local queue exists.
+    scheduled: Cell<bool>,
+    /// The future is gone: it is not polled any more.
+    completed: Cell<bool>,
+    /// The future is to be dropped instead of polled.
+    aborted: Cell<bool>,
+    /// The join handle exists and wants the output.
+    joined: Cell<bool>,
 }
 
 struct VTable {
@@ -140,7 +143,7 @@ impl<F: Future> TaskCell<F> {
         // SAFETY: the contract above.
         let cell = unsafe { header.cast::<TaskCell<F>>().as_ref() };
         let poll = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: the only user of the stage at this moment: RUNNING is set.
+            // SAFETY: the only user of the stage: a poll does not poll its own task.
             let Stage::Future(future) = (unsafe { &mut *cell.stage.get() }) else {
                 unreachable!("a completed task is not polled")
             };
@@ -167,14 +170,14 @@ impl<F: Future> TaskCell<F> {
     fn finish(&self, output: Result<F::Output, JoinError>) {
         // A destructor that panics must not keep the task from completing.
         let dropped = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: the only user of the stage: RUNNING is set, or the task is not queued.
+            // SAFETY: the only user of the stage: the task is not being polled any more.
             unsafe { drop_in_place_stage(self.stage.get()) };
         }));
         let output = match dropped {
             Ok(()) => output,
             Err(payload) => Err(JoinError::Panicked(payload)),
         };
-        if self.header.state.load(Relaxed) & JOINED != 0 {
+        if self.header.joined.get() {
             // SAFETY: as above; the stage is `Gone`.
             unsafe { *self.stage.get() = Stage::Output(output) };
         } else {
@@ -232,7 +235,7 @@ unsafe fn drop_in_place_stage<F: Future>(stage: *mut Stage<F>) {
 pub(crate) struct Task(NonNull<Header>);
 
 impl Task {
-    /// A task that is scheduled, a reference for a queue to hold, and its join handle.
+    /// A task that is scheduled: references for the list and for the queue, and the join handle.
     pub(crate) fn new<F: Future + 'static>(
         future: F,
         shared: Arc<Shared>,
@@ -240,19 +243,20 @@ impl Task {
     ) -> (Task, Task, JoinHandle<F::Output>) {
         let cell = Box::new(TaskCell {
             header: Header {
-                state: AtomicUsize::new(3 * REFERENCE | SCHEDULED | JOINED),
+                state: AtomicUsize::new(3 * REFERENCE),
                 vtable: &TaskCell::<F>::VTABLE,
                 shared,
                 index: Cell::new(index),
+                scheduled: Cell::new(true),
+                completed: Cell::new(false),
+                aborted: Cell::new(false),
+                joined: Cell::new(true),
             },
             joiner: UnsafeCell::new(None),
             stage: UnsafeCell::new(Stage::Future(future)),
         });
         let header = NonNull::from(Box::leak(cell)).cast::<Header>();
-        let handle = JoinHandle {
-            task: Task(header),
-            output: PhantomData,
-        };
+        let handle = JoinHandle { task: Task(header), output: PhantomData };
         (Task(header), Task(header), handle)
     }
 
@@ -276,48 +280,59 @@ impl Task {
         &self.header().shared
     }
 
-    /// Runs the task, which came out of a queue. True if it completed and belongs out of the
-    /// executor's list. On the runtime's thread only.
+    /// Takes the task in that came out of the remote queue, on the runtime's thread: it goes on in
+    /// the local one.
+    pub(crate) fn arrive(self) {
+        // With acquire: the poll to come sees what happened before the wake.
+        self.header().state.fetch_and(!REMOTE, Acquire);
+        self.schedule();
+    }
+
+    /// Puts the task in the local queue if it is not there, on the runtime's thread.
+    fn schedule(self) {
+        let header = self.header();
+        if !header.completed.get() && !header.scheduled.replace(true) {
+            executor::push_local(self);
+        }
+    }
+
+    /// Wakes the task, from any thread.
+    fn wake(self) {
+        let header = self.header();
+        if executor::is_current(&header.shared) {
+            self.schedule();
+        } else if header.state.fetch_or(REMOTE, AcqRel) & REMOTE == 0 {
+            executor::push_remote(self);
+        }
+    }
+
+    /// Runs the task, which came out of the local queue. True if it completed and belongs out of
+    /// the executor's list.
     pub(crate) fn run(self) -> bool {
         let header = self.header();
-        // SCHEDULED goes and RUNNING comes: a wake from here on schedules anew.
-        let state = header.state.fetch_xor(SCHEDULED | RUNNING, AcqRel);
-        if state & COMPLETED != 0 {
-            header.state.fetch_and(!RUNNING, Relaxed);
+        header.scheduled.set(false);
+        if header.completed.get() {
             return false;
         }
-        debug_assert!(state & SCHEDULED != 0 && state & RUNNING == 0);
-        let completed = if state & ABORTED != 0 {
-            // SAFETY: the future is there, and RUNNING is ours.
+        let completed = if header.aborted.get() {
+            // SAFETY: on the runtime's thread, and the future is there.
             unsafe { (header.vtable.abort)(self.0) };
             true
         } else {
             // SAFETY: the waker borrows this reference; it is not dropped.
             let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw_waker(self.0)) });
             let mut cx = Context::from_waker(&waker);
-            // SAFETY: the future is there, and RUNNING is ours.
+            // SAFETY: on the runtime's thread, and the future is there.
             unsafe { (header.vtable.poll)(self.0, &mut cx) }
         };
         if completed {
             self.complete();
-            return true;
         }
-        // In one step the poll ends and this reference is given up. The executor's list still has
-        // one: the task has not completed.
-        let task = ManuallyDrop::new(self);
-        let header = task.header();
-        let state = header.state.fetch_sub(RUNNING | REFERENCE, AcqRel);
-        if state & SCHEDULED != 0 {
-            // Woken while it ran: whoever did so left the queueing to us.
-            header.state.fetch_add(REFERENCE, Relaxed);
-            crate::executor::schedule(Task(task.0));
-        }
-        false
+        completed
     }
 
     fn complete(&self) {
-        let header = self.header();
-        header.state.fetch_xor(RUNNING | COMPLETED, AcqRel);
+        self.header().completed.set(true);
         // SAFETY: on the runtime's thread, and nothing else borrows the waker.
         if let Some(joiner) = unsafe { (*self.joiner()).take() } {
             joiner.wake();
@@ -326,11 +341,9 @@ impl Task {
 
     /// Drops the future of a task, which is not running: its runtime ends.
     pub(crate) fn shut_down(&self) {
-        let header = self.header();
-        if header.state.load(Acquire) & COMPLETED == 0 {
-            header.state.fetch_or(RUNNING, AcqRel);
-            // SAFETY: on the runtime's thread; the future is there, and RUNNING is ours.
-            unsafe { (header.vtable.abort)(self.0) };
+        if !self.header().completed.get() {
+            // SAFETY: on the runtime's thread, and the future is there.
+            unsafe { (self.header().vtable.abort)(self.0) };
             self.complete();
         }
     }
@@ -365,10 +378,7 @@ unsafe fn drop_reference(header: NonNull<Header>) {
     // SAFETY: the reference keeps the header alive until the subtraction.
     let (state, free) = unsafe {
         let header = header.as_ref();
-        (
-            header.state.fetch_sub(REFERENCE, Release),
-            header.vtable.free,
-        )
+        (header.state.fetch_sub(REFERENCE, Release), header.vtable.free)
     };
     if state / REFERENCE == 1 {
         fence(Acquire);
@@ -378,40 +388,24 @@ unsafe fn drop_reference(header: NonNull<Header>) {
     }
 }
 
+impl Clone for Task {
+    fn clone(&self) -> Task {
+        self.header().state.fetch_add(REFERENCE, Relaxed);
+        Task(self.0)
+    }
+}
+
 const WAKER: RawWakerVTable = RawWakerVTable::new(
-    |data| {
-        let header = header_of(data);
-        // SAFETY: the waker that is cloned holds a reference.
-        unsafe { header.as_ref() }
-            .state
-            .fetch_add(REFERENCE, Relaxed);
-        raw_waker(header)
-    },
-    |data| {
-        let header = header_of(data);
-        // SAFETY: the waker's reference becomes the queue's.
-        match unsafe { header.as_ref() }.state.fetch_or(SCHEDULED, AcqRel) {
-            state if state & (SCHEDULED | RUNNING | COMPLETED) == 0 => {
-                crate::executor::schedule(Task(header));
-            }
-            // SAFETY: it is not needed.
-            _ => unsafe { drop_reference(header) },
-        }
-    },
-    |data| {
-        let header = header_of(data);
-        // SAFETY: the waker holds a reference for the time of the call.
-        let state = &unsafe { header.as_ref() }.state;
-        if state.fetch_or(SCHEDULED, AcqRel) & (SCHEDULED | RUNNING | COMPLETED) == 0 {
-            state.fetch_add(REFERENCE, Relaxed);
-            crate::executor::schedule(Task(header));
-        }
-    },
-    |data| {
-        // SAFETY: the waker's reference is given up.
-        unsafe { drop_reference(header_of(data)) };
-    },
+    |data| raw_waker(ManuallyDrop::new((*borrowed(data)).clone()).0),
+    |data| Task(header_of(data)).wake(),
+    |data| (*borrowed(data)).clone().wake(),
+    |data| drop(Task(header_of(data))),
 );
+
+/// The task of a waker that keeps its reference.
+fn borrowed(data: *const ()) -> ManuallyDrop<Task> {
+    ManuallyDrop::new(Task(header_of(data)))
+}
 
 fn header_of(data: *const ()) -> NonNull<Header> {
     NonNull::new(data.cast_mut().cast()).expect("a waker's data is its task")
@@ -435,20 +429,13 @@ impl<T> JoinHandle<T> {
     /// Has the task's future dropped the next time it is the task's turn; a task that has
     /// finished by then keeps its output.
     pub fn abort(&self) {
-        let state = self
-            .task
-            .header()
-            .state
-            .fetch_or(ABORTED | SCHEDULED, AcqRel);
-        if state & (SCHEDULED | RUNNING | COMPLETED) == 0 {
-            self.task.header().state.fetch_add(REFERENCE, Relaxed);
-            crate::executor::schedule(Task(self.task.0));
-        }
+        self.task.header().aborted.set(true);
+        self.task.clone().wake();
     }
 
     /// Whether the task has finished.
     pub fn is_finished(&self) -> bool {
-        self.task.header().state.load(Acquire) & COMPLETED != 0
+        self.task.header().completed.get()
     }
 }
 
@@ -480,7 +467,8 @@ impl<T> Drop for JoinHandle<T> {
         let header = self.task.header();
         // SAFETY: on the runtime's thread, as in `poll`.
         drop(unsafe { (*self.task.joiner()).take() });
-        if header.state.fetch_and(!JOINED, AcqRel) & COMPLETED != 0 {
+        header.joined.set(false);
+        if header.completed.get() {
             // SAFETY: on the runtime's thread, after the task completed.
             unsafe { (header.vtable.drop_output)(self.task.0) };
         }
@@ -489,11 +477,7 @@ impl<T> Drop for JoinHandle<T> {
 
 impl<T> std::fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.is_finished() {
-            "JoinHandle(finished)"
-        } else {
-            "JoinHandle(running)"
-        })
+        f.write_str(if self.is_finished() { "JoinHandle(finished)" } else { "JoinHandle(running)" })
     }
 }
 

@@ -27,18 +27,13 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// # Panics
 /// When polled outside of a runtime.
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep {
-        deadline,
-        armed: None,
-    }
+    Sleep { deadline, armed: None }
 }
 
 /// A time so far away that it never comes stands for one that cannot be said.
 fn saturating_add(instant: Instant, duration: Duration) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
-    instant
-        .checked_add(duration)
-        .unwrap_or_else(|| instant + CENTURY)
+    instant.checked_add(duration).unwrap_or_else(|| instant + CENTURY)
 }
 
 /// The future of [`sleep`] and [`sleep_until`].
@@ -77,10 +72,7 @@ impl Future for Sleep {
                 return Poll::Ready(());
             }
             let core = current();
-            let key = core
-                .timers
-                .borrow_mut()
-                .insert(self.deadline, cx.waker().clone());
+            let key = core.timers.borrow_mut().insert(self.deadline, cx.waker().clone());
             self.armed = Some((core, key));
             return Poll::Pending;
         };
@@ -103,9 +95,7 @@ impl Drop for Sleep {
 
 impl fmt::Debug for Sleep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sleep")
-            .field("deadline", &self.deadline)
-            .finish()
+        f.debug_struct("Sleep").field("deadline", &self.deadline).finish()
     }
 }
 
@@ -165,14 +155,8 @@ pub async fn timeout_at<F: Future>(deadline: Instant, future: F) -> Result<F::Ou
 /// # Panics
 /// If `period` is zero.
 pub fn interval(period: Duration) -> Interval {
-    assert!(
-        !period.is_zero(),
-        "an interval needs a period longer than zero"
-    );
-    Interval {
-        period,
-        next: now(),
-    }
+    assert!(!period.is_zero(), "an interval needs a period longer than zero");
+    Interval { period, next: now() }
 }
 
 /// See [`interval`].

@@ -22,12 +22,7 @@ pub async fn read_dir(path: impl AsRef<Path>) -> io::Result<ReadDir> {
     let path = path.as_ref();
     let flags = libc::O_RDONLY | libc::O_DIRECTORY;
     let handle = ops::open(&current().driver, c_path(path)?, flags, 0).await?;
-    Ok(ReadDir {
-        handle,
-        path: path.to_owned(),
-        buf: Vec::with_capacity(BUF_LEN),
-        at: 0,
-    })
+    Ok(ReadDir { handle, path: path.to_owned(), buf: Vec::with_capacity(BUF_LEN), at: 0 })
 }
 
 /// The entries of a directory, in the file system's order.
@@ -58,25 +53,15 @@ impl ReadDir {
                 }
             }
             let record = &self.buf[self.at..];
-            let len = usize::from(u16::from_ne_bytes([
-                record[RECORD_LEN_AT],
-                record[RECORD_LEN_AT + 1],
-            ]));
+            let len =
+                usize::from(u16::from_ne_bytes([record[RECORD_LEN_AT], record[RECORD_LEN_AT + 1]]));
             let inode = u64::from_ne_bytes(record[..8].try_into().expect("8 bytes"));
             let kind = record[TYPE_AT];
-            let name = record[NAME_AT..len]
-                .split(|&byte| byte == 0)
-                .next()
-                .unwrap_or_default();
+            let name = record[NAME_AT..len].split(|&byte| byte == 0).next().unwrap_or_default();
             self.at += len;
             if name != b"." && name != b".." {
                 let name = OsString::from_vec(name.to_vec());
-                return Ok(Some(DirEntry {
-                    path: self.path.join(&name),
-                    name,
-                    inode,
-                    kind,
-                }));
+                return Ok(Some(DirEntry { path: self.path.join(&name), name, inode, kind }));
             }
         }
     }

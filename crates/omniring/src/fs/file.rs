@@ -192,12 +192,7 @@ impl File {
 
     /// Opens a file for writing: makes it, or empties it.
     pub async fn create(path: impl AsRef<Path>) -> io::Result<File> {
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)
-            .await
+        OpenOptions::new().write(true).create(true).truncate(true).open(path).await
     }
 
     /// Takes in a file that was opened elsewhere.
@@ -213,17 +208,12 @@ impl File {
     /// # Panics
     /// Outside of a runtime.
     pub fn from_fd(fd: OwnedFd) -> File {
-        File {
-            handle: SharedHandle::adopt(&current().driver, fd),
-        }
+        File { handle: SharedHandle::adopt(&current().driver, fd) }
     }
 
     /// Hands the file out. Fails with the file if a clone or an op in flight still uses it.
     pub fn into_std(self) -> Result<std::fs::File, File> {
-        self.handle
-            .into_fd()
-            .map(std::fs::File::from)
-            .map_err(|handle| File { handle })
+        self.handle.into_fd().map(std::fs::File::from).map_err(|handle| File { handle })
     }
 
     /// Reads at `offset` in bytes into `buf`, up to its capacity: the bytes read, 0 at the end of
@@ -247,9 +237,7 @@ impl File {
         let len = buf.capacity();
         let mut filled = 0;
         while filled < len {
-            let (result, slice) = self
-                .read_at(buf.slice(filled..), offset + filled as u64)
-                .await;
+            let (result, slice) = self.read_at(buf.slice(filled..), offset + filled as u64).await;
             buf = slice.into_inner();
             match result {
                 Ok(0) => return (Err(io::ErrorKind::UnexpectedEof.into()), buf),

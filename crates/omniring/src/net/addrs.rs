@@ -53,9 +53,7 @@ impl ToSocketAddrs for (&str, u16) {
 
 impl ToSocketAddrs for str {
     fn to_lookup(&self) -> Result<Vec<SocketAddr>, String> {
-        self.parse()
-            .map(|addr| vec![addr])
-            .map_err(|_| self.to_owned())
+        self.parse().map(|addr| vec![addr]).map_err(|_| self.to_owned())
     }
 }
 

@@ -119,18 +119,13 @@ macro_rules! socket_conversions {
             /// # Panics
             /// Outside of a runtime.
             pub fn from_std(socket: $Std) -> $Socket {
-                $Socket {
-                    handle: SharedHandle::adopt(&current().driver, socket.into()),
-                }
+                $Socket { handle: SharedHandle::adopt(&current().driver, socket.into()) }
             }
 
             /// Hands the socket out, in blocking mode. Fails with the socket if a clone or an op
             /// in flight still uses it.
             pub fn into_std(self) -> Result<$Std, $Socket> {
-                self.handle
-                    .into_fd()
-                    .map(<$Std>::from)
-                    .map_err(|handle| $Socket { handle })
+                self.handle.into_fd().map(<$Std>::from).map_err(|handle| $Socket { handle })
             }
         }
 

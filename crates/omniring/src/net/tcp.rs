@@ -76,18 +76,8 @@ stream_socket!(TcpStream);
 socket_conversions!(TcpStream, std::net::TcpStream);
 
 async fn tcp_socket(addr: SocketAddr) -> io::Result<SharedHandle> {
-    let domain = if addr.is_ipv4() {
-        libc::AF_INET
-    } else {
-        libc::AF_INET6
-    };
-    ops::socket(
-        &current().driver,
-        domain,
-        libc::SOCK_STREAM,
-        libc::IPPROTO_TCP,
-    )
-    .await
+    let domain = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    ops::socket(&current().driver, domain, libc::SOCK_STREAM, libc::IPPROTO_TCP).await
 }
 
 /// Takes TCP connections. Clones share it.

@@ -37,11 +37,7 @@ impl UdpSocket {
     pub async fn bind(addrs: impl ToSocketAddrs) -> io::Result<UdpSocket> {
         first_of(addrs, async |addr: SocketAddr| {
             let bind = async {
-                let domain = if addr.is_ipv4() {
-                    libc::AF_INET
-                } else {
-                    libc::AF_INET6
-                };
+                let domain = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
                 let driver = &current().driver;
                 let handle =
                     ops::socket(driver, domain, libc::SOCK_DGRAM, libc::IPPROTO_UDP).await?;
@@ -57,10 +53,7 @@ impl UdpSocket {
 
     /// From now on sends to, and receives from, this address only.
     pub async fn connect(&self, addrs: impl ToSocketAddrs) -> io::Result<()> {
-        first_of(addrs, async |addr| {
-            ops::connect(&self.handle, RawAddr::from(addr)).await
-        })
-        .await
+        first_of(addrs, async |addr| ops::connect(&self.handle, RawAddr::from(addr)).await).await
     }
 
     /// Receives a datagram from the connected address: its length. What `buf` has no room for is

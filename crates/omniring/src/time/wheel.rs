@@ -100,10 +100,7 @@ impl Wheel {
             }
         };
         self.place(index);
-        TimerKey {
-            index,
-            generation: self.timers[index as usize].generation,
-        }
+        TimerKey { index, generation: self.timers[index as usize].generation }
     }
 
     fn timer(&mut self, key: TimerKey) -> &mut Timer {
@@ -180,19 +177,13 @@ impl Wheel {
         // A slot of the top level at or before the current one is of the next round.
         let round = 1u64 << (shift + SLOT_BITS);
         let tick = (self.elapsed & !(round - 1)) + ((slot as u64) << shift);
-        let tick = if tick <= self.elapsed && ahead > 0 {
-            tick + round
-        } else {
-            tick
-        };
+        let tick = if tick <= self.elapsed && ahead > 0 { tick + round } else { tick };
         Some((level, slot, tick.max(self.elapsed)))
     }
 
     /// Links a timer into the slot that its tick belongs to.
     fn place(&mut self, index: u32) {
-        let tick = self.timers[index as usize]
-            .tick
-            .min(self.elapsed + SPAN - 1);
+        let tick = self.timers[index as usize].tick.min(self.elapsed + SPAN - 1);
         let differing = (self.elapsed ^ tick) | (SLOTS as u64 - 1);
         let level = ((63 - differing.leading_zeros()) / SLOT_BITS).min(LEVELS as u32 - 1);
         let slot = (tick >> (SLOT_BITS * level)) as usize % SLOTS;
@@ -210,12 +201,7 @@ impl Wheel {
     }
 
     fn unlink(&mut self, index: u32) {
-        let Timer {
-            previous,
-            next,
-            place,
-            ..
-        } = self.timers[index as usize];
+        let Timer { previous, next, place, .. } = self.timers[index as usize];
         let (level, slot) = place.expect("only armed timers are unlinked");
         let (level, slot) = (usize::from(level), usize::from(slot));
         match previous {
@@ -264,9 +250,7 @@ mod tests {
         let mut random = 12345u64;
         let mut deadlines = Vec::new();
         for bits in (10..52).cycle().take(5000) {
-            random = random
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let deadline = start + Duration::from_nanos((random >> 12) & ((1 << bits) - 1));
             wheel.insert(deadline, Waker::noop().clone());
             deadlines.push(deadline);
@@ -293,14 +277,8 @@ mod tests {
             wheel.insert(start + Duration::from_secs(seconds), Waker::noop().clone());
         }
         assert_eq!(fire(&mut wheel, start + Duration::from_secs(100_000)), 4);
-        assert_eq!(
-            fire(&mut wheel, start + Duration::from_secs(999_999_999)),
-            1
-        );
-        assert_eq!(
-            fire(&mut wheel, start + Duration::from_secs(1_000_000_001)),
-            1
-        );
+        assert_eq!(fire(&mut wheel, start + Duration::from_secs(999_999_999)), 1);
+        assert_eq!(fire(&mut wheel, start + Duration::from_secs(1_000_000_001)), 1);
     }
 
     #[test]
