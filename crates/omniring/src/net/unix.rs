@@ -212,11 +212,7 @@ impl UnixDatagram {
     /// of the buffers before it finds the receiver's queue full; when the ring then tries again,
     /// an empty datagram is sent (seen with Linux 6.18). And a socket that is not connected counts
     /// as writable whether or not the receiver has room.
-    async fn send_msg<B: IoBuf>(
-        &self,
-        buf: B,
-        to: Option<RawAddr>,
-    ) -> (io::Result<usize>, B) {
+    async fn send_msg<B: IoBuf>(&self, buf: B, to: Option<RawAddr>) -> (io::Result<usize>, B) {
         let mut bufs = vec![buf];
         let mut backoff = None::<Backoff>;
         let result = loop {
