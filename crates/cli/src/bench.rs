@@ -76,7 +76,7 @@ impl Bench {
         if self.list {
             return print(|output| output.write_all(list().as_bytes()));
         }
-        check_report(&self.report)?;
+        html::check_destination(&self.report)?;
         let options = Options {
             engines: self.engine,
             workloads: self.workload,
@@ -113,20 +113,6 @@ fn remark(outcome: &Outcome, report: &Path) {
     let seconds = outcome.elapsed.as_secs();
     let _ = writeln!(stderr, "{}", outcome.settings);
     let _ = writeln!(stderr, "{seconds} s; the report is in {}", report.display());
-}
-
-/// Finds out before the run that the page has nowhere to go.
-fn check_report(path: &Path) -> Result<(), Error> {
-    let error = |kind: io::ErrorKind| Error::Report { path: path.to_owned(), source: kind.into() };
-    if path.is_dir() {
-        return Err(error(io::ErrorKind::IsADirectory));
-    }
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() && !parent.is_dir() => {
-            Err(error(io::ErrorKind::NotFound))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn list() -> String {

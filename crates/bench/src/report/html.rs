@@ -1,15 +1,35 @@
 //! The report: one page that needs nothing from anywhere else.
 
+use std::io;
+use std::path::Path;
+
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use nix::unistd::{AccessFlags, access};
 
 use super::table::remarks;
 use super::{COLUMNS, by_workload, chart, figure};
 use crate::Outcome;
+use crate::error::Error;
 use crate::published::{Comparison, comparisons};
 use crate::row::Row;
 use crate::workload::Workload;
 
 const STYLE: &str = include_str!("style.css");
+
+/// Finds out before a run that the page has nowhere to go.
+pub fn check_destination(path: &Path) -> Result<(), Error> {
+    let error = |source: io::Error| Error::Report { path: path.to_owned(), source };
+    if path.is_dir() {
+        return Err(error(io::ErrorKind::IsADirectory.into()));
+    }
+    let to_write = match path.parent() {
+        _ if path.exists() => path,
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    access(to_write, AccessFlags::W_OK).map_err(|errno| error(errno.into()))
+}
 
 /// The whole page.
 pub fn render(outcome: &Outcome) -> String {
@@ -299,6 +319,15 @@ mod tests {
         }
         let links = page.matches("http").count();
         assert_eq!(links, page.matches("http://www.w3.org/2000/svg").count());
+    }
+
+    #[test]
+    fn a_page_with_nowhere_to_go_is_found_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |path: &str| check_destination(&directory.path().join(path));
+        assert!(at("new.html").is_ok());
+        assert!(at("no/such/new.html").is_err());
+        assert!(check_destination(directory.path()).is_err());
     }
 
     #[test]

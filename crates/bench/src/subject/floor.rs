@@ -6,9 +6,9 @@
 //!
 //! INV-BUF: memory that the kernel may touch belongs to the struct whose ring it
 //! is, is never moved or resized after set-up, and `ring` is declared before it,
-//! so that the ring is closed first. A slice leaves no file op in flight; socket
-//! ops stay in flight between slices, and [`EchoFloor`] cancels and awaits them
-//! before it frees anything.
+//! so that the ring is closed first. A slice leaves no file op in flight, and one
+//! that breaks off leaks its buffers. Socket ops stay in flight between slices;
+//! `EchoFloor` cancels and awaits them before it frees anything.
 #![allow(unsafe_code)]
 
 use std::fs::{File, OpenOptions};
@@ -128,7 +128,19 @@ struct FileFloor {
     block: usize,
     blocks: u64,
     writes: bool,
+    /// Ops, or pairs, in flight: none between slices.
+    in_flight: usize,
     tuning: Tuning,
+}
+
+impl Drop for FileFloor {
+    fn drop(&mut self) {
+        if self.in_flight > 0 {
+            // INV-BUF: a slice broke off. Rather leak than free what the kernel
+            // may still write to.
+            std::mem::forget(std::mem::take(&mut self.slots));
+        }
+    }
 }
 
 /// Set in the user data of an fdatasync; the rest is the index of the slot.
@@ -162,6 +174,7 @@ impl FileFloor {
             block,
             blocks: spec.span / block as u64,
             writes,
+            in_flight: 0,
             tuning,
         })
     }
@@ -169,8 +182,9 @@ impl FileFloor {
 
 impl Subject for FileFloor {
     fn run(&mut self, length: Duration, latency: &mut Latency) -> io::Result<u64> {
-        let FileFloor { ring, file, slots, block, blocks, writes, tuning } = self;
-        let (block, blocks, writes) = (*block as u32, *blocks, *writes);
+        let FileFloor { ring, file, slots, in_flight, .. } = self;
+        let (block, blocks, writes) = (self.block as u32, self.blocks, self.writes);
+        let wait = self.tuning.wait;
         let fd = Fd(file.as_raw_fd());
         let (submitter, mut submission, mut completion) = ring.split();
 
@@ -190,18 +204,19 @@ impl Subject for FileFloor {
                 .build()
                 .user_data(index as u64 | SYNC)
         };
+
         let now = clock::now();
         let deadline = now + length;
-        let mut in_flight = slots.len();
+        *in_flight = slots.len();
         for (index, slot) in slots.iter_mut().enumerate() {
             slot.start = now;
             push(&mut submission, &op(index, slot))?;
         }
         let mut ops = 0;
         let mut failure = None;
-        while in_flight > 0 {
+        while *in_flight > 0 {
             submission.sync();
-            enter(&submitter, tuning.wait.min(in_flight))?;
+            enter(&submitter, wait.min(*in_flight))?;
             completion.sync();
             submission.sync();
             for entry in &mut completion {
@@ -224,7 +239,7 @@ impl Subject for FileFloor {
                 if now < deadline && failure.is_none() {
                     push(&mut submission, &op(index, slot))?;
                 } else {
-                    in_flight -= 1;
+                    *in_flight -= 1;
                 }
             }
         }
