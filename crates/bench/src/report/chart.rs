@@ -82,7 +82,7 @@ pub fn percentiles(title: &str, curves: &[(&str, &[(f64, f64)])]) -> String {
     draw(title, 330, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin_top(26)
-            .margin_right(16)
+            .margin_right(30)
             .x_label_area_size(26)
             .y_label_area_size(64)
             .build_cartesian_2d(Nines(farthest), Decades(lowest / 1.2, highest * 1.2))?;
