@@ -183,7 +183,9 @@ impl Wheel {
 
     /// Links a timer into the slot that its tick belongs to.
     fn place(&mut self, index: u32) {
-        let tick = self.timers[index as usize].tick.min(self.elapsed + SPAN - 1);
+        // The last slot before the current one of the top level: that one is of this round.
+        let last = self.elapsed + (SPAN - SPAN / SLOTS as u64);
+        let tick = self.timers[index as usize].tick.min(last);
         let differing = (self.elapsed ^ tick) | (SLOTS as u64 - 1);
         let level = ((63 - differing.leading_zeros()) / SLOT_BITS).min(LEVELS as u32 - 1);
         let slot = (tick >> (SLOT_BITS * level)) as usize % SLOTS;
@@ -279,6 +281,22 @@ mod tests {
         assert_eq!(fire(&mut wheel, start + Duration::from_secs(100_000)), 4);
         assert_eq!(fire(&mut wheel, start + Duration::from_secs(999_999_999)), 1);
         assert_eq!(fire(&mut wheel, start + Duration::from_secs(1_000_000_001)), 1);
+    }
+
+    /// At whatever time it is armed, a timer beyond the wheel's span waits for its turn.
+    #[test]
+    fn a_timer_beyond_the_span_does_not_fire_now() {
+        let start = omniring_driver::clock::now();
+        for since in [0, 1, 1000, 100_000_000, 5_000_000_000] {
+            let mut wheel = Wheel::new(start);
+            let now = start + Duration::from_secs(since) + Duration::from_millis(1);
+            assert_eq!(fire(&mut wheel, now), 0);
+            wheel.insert(now + Duration::from_secs(1_000_000_000), Waker::noop().clone());
+            assert_eq!(fire(&mut wheel, now), 0);
+            assert!(wheel.next_deadline().unwrap() > now + Duration::from_secs(86_400));
+            assert_eq!(fire(&mut wheel, now + Duration::from_secs(999_999_999)), 0);
+            assert_eq!(fire(&mut wheel, now + Duration::from_secs(1_000_000_001)), 1);
+        }
     }
 
     #[test]
