@@ -4,11 +4,14 @@
 //! start on this machine is skipped with the reason; `OMNIRING_REQUIRE=all` makes that a failure.
 
 mod harness;
+mod loopback;
 
 mod basics;
 mod files;
-mod loopback;
+mod paths;
 mod pipes;
+mod tasks;
 mod tcp;
+mod time;
 mod udp;
 mod unix;
