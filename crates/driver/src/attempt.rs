@@ -6,7 +6,7 @@
 
 use std::os::fd::RawFd;
 
-use libc::{c_int, c_long, c_void, iovec, ssize_t};
+use libc::{c_char, c_int, c_long, c_void, iovec, mode_t, ssize_t};
 
 use crate::op::{Completion, Handle, Op, Opcode, Position};
 
@@ -137,9 +137,7 @@ pub(crate) unsafe fn attempt(op: &Op, attempt: Attempt) -> Outcome {
             }
             Op::Fsync { handle, data_only: false } => retry(|| libc::fsync(handle.fd())),
             Op::Fsync { handle, data_only: true } => retry(|| libc::fdatasync(handle.fd())),
-            Op::Open { dir, path, flags, mode } => retry(|| {
-                libc::openat(dir.fd(), path, flags | libc::O_CLOEXEC, libc::c_uint::from(mode))
-            }),
+            Op::Open { dir, path, flags, mode } => open(dir, path, flags | libc::O_CLOEXEC, mode),
             // After EINTR the descriptor is gone all the same on Linux: not to be tried again.
             Op::Close { handle } => match libc::close(handle.fd()) {
                 0 => done(0),
@@ -208,6 +206,34 @@ pub(crate) unsafe fn attempt(op: &Op, attempt: Attempt) -> Outcome {
             // Engines keep time themselves.
             Op::Timeout { .. } => Outcome::Done(Completion::error(libc::EINVAL)),
         }
+    }
+}
+
+/// Opens as the ring does: what would wait for a peer, a FIFO above all, opens at once for reading
+/// and fails with `ENXIO` for writing. Its reads then wait for the first writer.
+///
+/// # Safety
+/// `path` is valid for `openat(2)`.
+unsafe fn open(dir: Handle, path: *const c_char, flags: c_int, mode: mode_t) -> Outcome {
+    // What may have to be made or emptied the ring opens with waiting. (O_TMPFILE without the bit
+    // that it shares with O_DIRECTORY.)
+    let waits = libc::O_CREAT | libc::O_TRUNC | libc::O_TMPFILE & !libc::O_DIRECTORY;
+    let open = |flags| {
+        // SAFETY: the caller's contract.
+        call(|| unsafe { libc::openat(dir.fd(), path, flags, mode) })
+    };
+    if flags & (waits | libc::O_NONBLOCK) != 0 {
+        return finish(open(flags));
+    }
+    match open(flags | libc::O_NONBLOCK) {
+        Ok(fd) => {
+            // SAFETY: no pointers.
+            unsafe { libc::fcntl(fd, libc::F_SETFL, flags) };
+            done(fd)
+        }
+        // Somebody holds a lease and is to give it up first.
+        Err(libc::EAGAIN) => finish(open(flags)),
+        Err(errno) => Outcome::Done(Completion::error(errno)),
     }
 }
 
