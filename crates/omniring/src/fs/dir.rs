@@ -41,12 +41,13 @@ impl ReadDir {
     pub async fn next_entry(&mut self) -> io::Result<Option<DirEntry>> {
         loop {
             if self.at == self.buf.len() {
+                // Dropped in flight, this future leaves an empty buffer behind.
                 let mut buf = std::mem::take(&mut self.buf);
+                self.at = 0;
                 buf.clear();
                 buf.reserve(BUF_LEN);
                 let (result, buf) = ops::read_dir(&self.handle, buf).await;
                 self.buf = buf;
-                self.at = 0;
                 if result? == 0 {
                     self.buf.clear();
                     return Ok(None);
