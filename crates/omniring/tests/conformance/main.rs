@@ -4,10 +4,10 @@
 //! start on this machine is skipped with the reason; `OMNIRING_REQUIRE=all` makes that a failure.
 
 mod harness;
-mod loopback;
 
 mod basics;
 mod files;
+mod loopback;
 mod paths;
 mod pipes;
 mod tasks;
