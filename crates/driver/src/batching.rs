@@ -100,11 +100,7 @@ mod tests {
     use super::*;
 
     fn at_pace(interval_us: u64) -> Batching {
-        Batching {
-            interval_ns: interval_us * 1000,
-            distrusted_waits: 1,
-            ..Batching::default()
-        }
+        Batching { interval_ns: interval_us * 1000, distrusted_waits: 1, ..Batching::default() }
     }
 
     #[test]

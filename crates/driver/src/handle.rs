@@ -1,7 +1,6 @@
 //! Handles that ops share: the descriptor stays open until the last op on it has ended, so that
 //! no op ever acts on a number that belongs to somebody else by then.
 
-use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
@@ -15,15 +14,13 @@ pub struct SharedHandle(Rc<Inner>);
 struct Inner {
     /// Taken only by `into_fd`.
     fd: Option<OwnedFd>,
-    /// The last receive is thought to have taken all there was.
-    expects_empty: Cell<bool>,
     driver: Rc<Driver>,
 }
 
 impl SharedHandle {
     /// Takes a descriptor in that an op of this driver has made.
     pub(crate) fn from_op(driver: Rc<Driver>, fd: OwnedFd) -> SharedHandle {
-        SharedHandle(Rc::new(Inner { fd: Some(fd), expects_empty: Cell::new(false), driver }))
+        SharedHandle(Rc::new(Inner { fd: Some(fd), driver }))
     }
 
     /// Takes a foreign descriptor in. Sockets are put in the mode that the driver's engine needs:
@@ -36,14 +33,6 @@ impl SharedHandle {
     /// What ops act on.
     pub fn handle(&self) -> Handle {
         Handle::from_fd(self.as_raw_fd())
-    }
-
-    pub(crate) fn expects_empty(&self) -> bool {
-        self.0.expects_empty.get()
-    }
-
-    pub(crate) fn set_expects_empty(&self, expects: bool) {
-        self.0.expects_empty.set(expects);
     }
 
     /// The driver that carries out the handle's ops.

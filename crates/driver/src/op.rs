@@ -138,9 +138,8 @@ ops! {
     Accept { handle: Handle, addr: *mut sockaddr, addr_len: *mut socklen_t }
     /// `connect(2)`, until the connection stands or failed.
     Connect { handle: Handle, addr: *const sockaddr, addr_len: socklen_t }
-    /// `recv(2)`: bytes received, 0 at the end of the stream. `expect_empty` is a hint that the
-    /// socket has no data yet, so that an engine may wait before it tries.
-    Recv { handle: Handle, buf: *mut u8, len: u32, flags: c_int, expect_empty: bool }
+    /// `recv(2)`: bytes received, 0 at the end of the stream.
+    Recv { handle: Handle, buf: *mut u8, len: u32, flags: c_int }
     /// `send(2)`: bytes sent. `MSG_NOSIGNAL` is always set.
     Send { handle: Handle, buf: *const u8, len: u32, flags: c_int }
     /// `recvmsg(2)`.
@@ -181,17 +180,11 @@ impl Op {
 pub struct Completion {
     /// What the system call returned, or a negative errno.
     pub result: i32,
-    /// [`Completion::MORE_DATA`] or 0.
-    pub flags: u32,
 }
 
 impl Completion {
-    /// A receive left data in the socket: the next one need not wait.
-    pub const MORE_DATA: u32 = 1;
-
-    /// A completion without flags.
-    pub const fn new(result: i32) -> Completion {
-        Completion { result, flags: 0 }
+    pub(crate) const fn new(result: i32) -> Completion {
+        Completion { result }
     }
 
     /// A completion that says how the system call failed.

@@ -39,7 +39,6 @@ pub(crate) struct Uring {
     notifier: Arc<Notifier>,
     pool: Pool,
     support: [Support; Opcode::ALL.len()],
-    has_poll_first: bool,
     /// Whether the notifier's poll is armed.
     is_notifiable: bool,
     /// What found the submission queue full.
@@ -73,8 +72,6 @@ impl Uring {
             pool: Pool::new(threads_max, thread_name.to_owned(), notifier.clone()),
             notifier,
             support,
-            // Both came with 5.19; before that the flag is refused.
-            has_poll_first: has(sys::io_uring_op::IORING_OP_SOCKET),
             is_notifiable: false,
             backlog: VecDeque::new(),
             ended: Vec::new(),
@@ -87,7 +84,7 @@ impl Uring {
     /// Set-up may succeed where entering is denied: only a round trip shows.
     fn prove(&mut self) -> io::Result<()> {
         let mut sqe = Sqe::default();
-        encode(&Op::Nop {}, PROOF, false, &mut sqe);
+        encode(&Op::Nop {}, PROOF, &mut sqe);
         // SAFETY: a nop points at nothing.
         unsafe { self.ring.push(sqe) };
         let timeout = Some(Duration::from_secs(5));
@@ -177,13 +174,8 @@ impl Uring {
                 }
                 continue;
             };
-            let flags = if cqe.flags & sys::IORING_CQE_F_SOCK_NONEMPTY != 0 {
-                Completion::MORE_DATA
-            } else {
-                0
-            };
             let result = if cqe.result < 0 { named_error(cqe.result) } else { cqe.result };
-            table.complete(key, Completion { result, flags });
+            table.complete(key, Completion::new(result));
         }
         self.ring.release_popped();
     }
@@ -261,16 +253,15 @@ impl Engine for Uring {
             return unsafe { self.submit_aside(key, *op, support) };
         }
         let user_data = key.to_user_data();
-        let has_poll_first = self.has_poll_first;
         if self.backlog.is_empty()
             && let Some(sqe) = self.ring.next_entry()
         {
             // Written in place: the caller's contract is INV-BUF for what it points at.
-            encode(op, user_data, has_poll_first, sqe);
+            encode(op, user_data, sqe);
             self.ring.advance();
         } else {
             let mut sqe = Sqe::default();
-            encode(op, user_data, has_poll_first, &mut sqe);
+            encode(op, user_data, &mut sqe);
             self.stage_full(sqe);
         }
         Submitted::Pending

@@ -265,18 +265,11 @@ unsafe impl<B: IoBufMut> Operation for Recv<B> {
             buf: self.buf.as_mut_ptr(),
             len: op_len(self.buf.capacity()),
             flags: self.flags,
-            expect_empty: self.handle.expects_empty(),
         }
     }
 
     #[inline]
     fn complete(self, completion: Completion) -> Self::Output {
-        // What a short receive left behind is nothing, or the engine knows better.
-        let is_short = completion.result > 0
-            && (completion.result as usize) < self.buf.capacity()
-            && self.flags & libc::MSG_PEEK == 0;
-        let has_more = completion.flags & Completion::MORE_DATA != 0;
-        self.handle.set_expects_empty(is_short && !has_more);
         filled(count(completion), self.buf)
     }
 }

@@ -53,154 +53,191 @@ fn offset(position: Position) -> u64 {
 /// # Panics
 /// For ops whose opcode has no [`ring_opcode`].
 #[inline]
-pub(super) fn encode(op: &Op, user_data: u64, has_poll_first: bool, sqe: &mut Sqe) {
+pub(super) fn encode(op: &Op, user_data: u64, sqe: &mut Sqe) {
     // Each arm writes in place: one value for all arms would be built aside and copied.
     let entry = |code: code, fd: c_int| Sqe { opcode: code as u8, fd, user_data, ..Sqe::default() };
     match *op {
         Op::Nop {} => *sqe = entry(code::IORING_OP_NOP, -1),
-        Op::Read { handle, buf, len, position } => *sqe = Sqe {
-            addr: buf as u64,
-            len,
-            off: offset(position),
-            ..entry(code::IORING_OP_READ, handle.fd())
-        },
-        Op::Write { handle, buf, len, position } => *sqe = Sqe {
-            addr: buf as u64,
-            len,
-            off: offset(position),
-            ..entry(code::IORING_OP_WRITE, handle.fd())
-        },
-        Op::ReadVectored { handle, iov, count, position } => *sqe = Sqe {
-            addr: iov as u64,
-            len: count,
-            off: offset(position),
-            ..entry(code::IORING_OP_READV, handle.fd())
-        },
-        Op::WriteVectored { handle, iov, count, position } => *sqe = Sqe {
-            addr: iov as u64,
-            len: count,
-            off: offset(position),
-            ..entry(code::IORING_OP_WRITEV, handle.fd())
-        },
-        Op::Fsync { handle, data_only } => *sqe = Sqe {
-            op_flags: if data_only { sys::IORING_FSYNC_DATASYNC } else { 0 },
-            ..entry(code::IORING_OP_FSYNC, handle.fd())
-        },
-        Op::Open { dir, path, flags, mode } => *sqe = Sqe {
-            addr: path as u64,
-            len: mode,
-            op_flags: (flags | libc::O_CLOEXEC) as u32,
-            ..entry(code::IORING_OP_OPENAT, dir.fd())
-        },
+        Op::Read { handle, buf, len, position } => {
+            *sqe = Sqe {
+                addr: buf as u64,
+                len,
+                off: offset(position),
+                ..entry(code::IORING_OP_READ, handle.fd())
+            }
+        }
+        Op::Write { handle, buf, len, position } => {
+            *sqe = Sqe {
+                addr: buf as u64,
+                len,
+                off: offset(position),
+                ..entry(code::IORING_OP_WRITE, handle.fd())
+            }
+        }
+        Op::ReadVectored { handle, iov, count, position } => {
+            *sqe = Sqe {
+                addr: iov as u64,
+                len: count,
+                off: offset(position),
+                ..entry(code::IORING_OP_READV, handle.fd())
+            }
+        }
+        Op::WriteVectored { handle, iov, count, position } => {
+            *sqe = Sqe {
+                addr: iov as u64,
+                len: count,
+                off: offset(position),
+                ..entry(code::IORING_OP_WRITEV, handle.fd())
+            }
+        }
+        Op::Fsync { handle, data_only } => {
+            *sqe = Sqe {
+                op_flags: if data_only { sys::IORING_FSYNC_DATASYNC } else { 0 },
+                ..entry(code::IORING_OP_FSYNC, handle.fd())
+            }
+        }
+        Op::Open { dir, path, flags, mode } => {
+            *sqe = Sqe {
+                addr: path as u64,
+                len: mode,
+                op_flags: (flags | libc::O_CLOEXEC) as u32,
+                ..entry(code::IORING_OP_OPENAT, dir.fd())
+            }
+        }
         Op::Close { handle } => *sqe = entry(code::IORING_OP_CLOSE, handle.fd()),
-        Op::Stat { dir, path, flags, mask, out } => *sqe = Sqe {
-            addr: path as u64,
-            len: mask,
-            off: out as u64,
-            op_flags: flags as u32,
-            ..entry(code::IORING_OP_STATX, dir.fd())
-        },
-        Op::Allocate { handle, mode, offset, len } => *sqe = Sqe {
-            off: offset,
-            addr: len,
-            len: mode as u32,
-            ..entry(code::IORING_OP_FALLOCATE, handle.fd())
-        },
+        Op::Stat { dir, path, flags, mask, out } => {
+            *sqe = Sqe {
+                addr: path as u64,
+                len: mask,
+                off: out as u64,
+                op_flags: flags as u32,
+                ..entry(code::IORING_OP_STATX, dir.fd())
+            }
+        }
+        Op::Allocate { handle, mode, offset, len } => {
+            *sqe = Sqe {
+                off: offset,
+                addr: len,
+                len: mode as u32,
+                ..entry(code::IORING_OP_FALLOCATE, handle.fd())
+            }
+        }
         Op::Truncate { handle, len } => {
             *sqe = Sqe { off: len, ..entry(code::IORING_OP_FTRUNCATE, handle.fd()) }
         }
-        Op::Rename { from_dir, from, to_dir, to, flags } => *sqe = Sqe {
-            addr: from as u64,
-            len: to_dir.fd() as u32,
-            off: to as u64,
-            op_flags: flags,
-            ..entry(code::IORING_OP_RENAMEAT, from_dir.fd())
-        },
-        Op::Unlink { dir, path, flags } => *sqe = Sqe {
-            addr: path as u64,
-            op_flags: flags as u32,
-            ..entry(code::IORING_OP_UNLINKAT, dir.fd())
-        },
+        Op::Rename { from_dir, from, to_dir, to, flags } => {
+            *sqe = Sqe {
+                addr: from as u64,
+                len: to_dir.fd() as u32,
+                off: to as u64,
+                op_flags: flags,
+                ..entry(code::IORING_OP_RENAMEAT, from_dir.fd())
+            }
+        }
+        Op::Unlink { dir, path, flags } => {
+            *sqe = Sqe {
+                addr: path as u64,
+                op_flags: flags as u32,
+                ..entry(code::IORING_OP_UNLINKAT, dir.fd())
+            }
+        }
         Op::MakeDir { dir, path, mode } => {
             *sqe = Sqe { addr: path as u64, len: mode, ..entry(code::IORING_OP_MKDIRAT, dir.fd()) }
         }
-        Op::Link { from_dir, from, to_dir, to, flags } => *sqe = Sqe {
-            addr: from as u64,
-            len: to_dir.fd() as u32,
-            off: to as u64,
-            op_flags: flags as u32,
-            ..entry(code::IORING_OP_LINKAT, from_dir.fd())
-        },
-        Op::Symlink { target, dir, path } => *sqe = Sqe {
-            addr: target as u64,
-            off: path as u64,
-            ..entry(code::IORING_OP_SYMLINKAT, dir.fd())
-        },
-        Op::Socket { domain, kind, protocol } => *sqe = Sqe {
-            off: (kind | libc::SOCK_CLOEXEC) as u64,
-            len: protocol as u32,
-            ..entry(code::IORING_OP_SOCKET, domain)
-        },
-        Op::Bind { handle, addr, addr_len } => *sqe = Sqe {
-            addr: addr as u64,
-            off: addr_len.into(),
-            ..entry(code::IORING_OP_BIND, handle.fd())
-        },
+        Op::Link { from_dir, from, to_dir, to, flags } => {
+            *sqe = Sqe {
+                addr: from as u64,
+                len: to_dir.fd() as u32,
+                off: to as u64,
+                op_flags: flags as u32,
+                ..entry(code::IORING_OP_LINKAT, from_dir.fd())
+            }
+        }
+        Op::Symlink { target, dir, path } => {
+            *sqe = Sqe {
+                addr: target as u64,
+                off: path as u64,
+                ..entry(code::IORING_OP_SYMLINKAT, dir.fd())
+            }
+        }
+        Op::Socket { domain, kind, protocol } => {
+            *sqe = Sqe {
+                off: (kind | libc::SOCK_CLOEXEC) as u64,
+                len: protocol as u32,
+                ..entry(code::IORING_OP_SOCKET, domain)
+            }
+        }
+        Op::Bind { handle, addr, addr_len } => {
+            *sqe = Sqe {
+                addr: addr as u64,
+                off: addr_len.into(),
+                ..entry(code::IORING_OP_BIND, handle.fd())
+            }
+        }
         Op::Listen { handle, backlog } => {
             *sqe = Sqe { len: backlog as u32, ..entry(code::IORING_OP_LISTEN, handle.fd()) }
         }
-        Op::Accept { handle, addr, addr_len } => *sqe = Sqe {
-            addr: addr as u64,
-            off: addr_len as u64,
-            op_flags: libc::SOCK_CLOEXEC as u32,
-            ..entry(code::IORING_OP_ACCEPT, handle.fd())
-        },
-        Op::Connect { handle, addr, addr_len } => *sqe = Sqe {
-            addr: addr as u64,
-            off: addr_len.into(),
-            ..entry(code::IORING_OP_CONNECT, handle.fd())
-        },
-        Op::Recv { handle, buf, len, flags, expect_empty } => *sqe = Sqe {
-            addr: buf as u64,
-            len,
-            op_flags: flags as u32,
-            ioprio: if expect_empty && has_poll_first {
-                sys::IORING_RECVSEND_POLL_FIRST as u16
-            } else {
-                0
-            },
-            ..entry(code::IORING_OP_RECV, handle.fd())
-        },
-        Op::Send { handle, buf, len, flags } => *sqe = Sqe {
-            addr: buf as u64,
-            len,
-            op_flags: (flags | libc::MSG_NOSIGNAL) as u32,
-            ..entry(code::IORING_OP_SEND, handle.fd())
-        },
-        Op::RecvMsg { handle, msg, flags } => *sqe = Sqe {
-            addr: msg as u64,
-            len: 1,
-            op_flags: flags as u32,
-            ..entry(code::IORING_OP_RECVMSG, handle.fd())
-        },
-        Op::SendMsg { handle, msg, flags } => *sqe = Sqe {
-            addr: msg as u64,
-            len: 1,
-            op_flags: (flags | libc::MSG_NOSIGNAL) as u32,
-            ..entry(code::IORING_OP_SENDMSG, handle.fd())
-        },
+        Op::Accept { handle, addr, addr_len } => {
+            *sqe = Sqe {
+                addr: addr as u64,
+                off: addr_len as u64,
+                op_flags: libc::SOCK_CLOEXEC as u32,
+                ..entry(code::IORING_OP_ACCEPT, handle.fd())
+            }
+        }
+        Op::Connect { handle, addr, addr_len } => {
+            *sqe = Sqe {
+                addr: addr as u64,
+                off: addr_len.into(),
+                ..entry(code::IORING_OP_CONNECT, handle.fd())
+            }
+        }
+        Op::Recv { handle, buf, len, flags } => {
+            *sqe = Sqe {
+                addr: buf as u64,
+                len,
+                op_flags: flags as u32,
+                ..entry(code::IORING_OP_RECV, handle.fd())
+            };
+        }
+        Op::Send { handle, buf, len, flags } => {
+            *sqe = Sqe {
+                addr: buf as u64,
+                len,
+                op_flags: (flags | libc::MSG_NOSIGNAL) as u32,
+                ..entry(code::IORING_OP_SEND, handle.fd())
+            }
+        }
+        Op::RecvMsg { handle, msg, flags } => {
+            *sqe = Sqe {
+                addr: msg as u64,
+                len: 1,
+                op_flags: flags as u32,
+                ..entry(code::IORING_OP_RECVMSG, handle.fd())
+            }
+        }
+        Op::SendMsg { handle, msg, flags } => {
+            *sqe = Sqe {
+                addr: msg as u64,
+                len: 1,
+                op_flags: (flags | libc::MSG_NOSIGNAL) as u32,
+                ..entry(code::IORING_OP_SENDMSG, handle.fd())
+            }
+        }
         Op::Shutdown { handle, how } => {
             *sqe = Sqe { len: how as u32, ..entry(code::IORING_OP_SHUTDOWN, handle.fd()) }
         }
         Op::Poll { handle, events } => *sqe = Sqe { user_data, ..poll(handle.fd(), events) },
-        Op::Splice { from, from_offset, to, to_offset, len, flags } => *sqe = Sqe {
-            addr: from_offset as u64,
-            off: to_offset as u64,
-            len,
-            op_flags: flags,
-            file_index: from.fd(),
-            ..entry(code::IORING_OP_SPLICE, to.fd())
-        },
+        Op::Splice { from, from_offset, to, to_offset, len, flags } => {
+            *sqe = Sqe {
+                addr: from_offset as u64,
+                off: to_offset as u64,
+                len,
+                op_flags: flags,
+                file_index: from.fd(),
+                ..entry(code::IORING_OP_SPLICE, to.fd())
+            }
+        }
         Op::Timeout { after } => {
             *sqe = Sqe { addr: after as u64, len: 1, ..entry(code::IORING_OP_TIMEOUT, -1) }
         }
