@@ -197,13 +197,23 @@ impl Pool {
         while state.live_count > state.calling_count {
             let left = deadline.saturating_duration_since(crate::clock::now());
             if left.is_zero() {
+                // What is dropped may run the user's code, which may come back in.
+                drop(state);
                 return false;
             }
             state = self.shared.work.wait_timeout(state, left).expect("as in lock").0;
         }
+        let have_ended = state.live_count == 0;
         drop(state);
         // A queued call of the user's is dropped, which runs the user's code.
         drop(dropped);
+        if have_ended {
+            // They are at their last instructions: with this, they and the notifier's descriptor
+            // are gone for whoever counts.
+            for thread in self.threads.drain(..) {
+                let _ = thread.join();
+            }
+        }
         true
     }
 }
