@@ -130,6 +130,28 @@ impl Drop for Entered {
     }
 }
 
+/// Puts the runtime that the thread is in aside, until this goes out of scope.
+struct Aside(Option<Rc<Core>>);
+
+impl Aside {
+    fn put() -> Aside {
+        let core = CURRENT.with_borrow(Clone::clone);
+        if core.is_some() {
+            drop(Entered(()));
+        }
+        Aside(core)
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        if let Some(core) = self.0.take() {
+            // Whoever entered it leaves it.
+            std::mem::forget(core.enter());
+        }
+    }
+}
+
 struct MainWaker(Arc<Shared>);
 
 impl Wake for MainWaker {
@@ -273,8 +295,12 @@ impl Core {
         self.due.set(due);
     }
 
-    /// Drops every task, then what they left behind.
+    /// Drops every task, then what they left behind. The thread may be in another runtime.
     pub(crate) fn shut_down(self: &Rc<Core>) {
+        let aside = Aside::put();
+        if let Some(current) = &aside.0 {
+            assert!(!Rc::ptr_eq(current, self), "a runtime cannot end inside of its block_on");
+        }
         let _entered = self.enter();
         self.tasks.borrow_mut().closed = true;
         loop {
