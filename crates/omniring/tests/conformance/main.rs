@@ -7,6 +7,7 @@ mod harness;
 
 mod basics;
 mod files;
+mod lifecycle;
 mod loopback;
 mod paths;
 mod pipes;

@@ -796,8 +796,7 @@ fn a_sleeping_runtime_hears_every_wake(runtime: &Runtime) {
 
 fn blocking_calls_use_no_more_threads_than_allowed(runtime: &Runtime) {
     let before = thread_count();
-    let limited =
-        Runtime::builder().engine(runtime.engine()).threads_max(4).build().unwrap();
+    let limited = Runtime::builder().engine(runtime.engine()).threads_max(4).build().unwrap();
     limited.block_on(async {
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let calls: Vec<_> = (0..100)
@@ -828,8 +827,7 @@ fn blocking_calls_use_no_more_threads_than_allowed(runtime: &Runtime) {
 }
 
 fn blocking_calls_not_begun_are_dropped_at_shutdown(runtime: &Runtime) {
-    let limited =
-        Runtime::builder().engine(runtime.engine()).threads_max(1).build().unwrap();
+    let limited = Runtime::builder().engine(runtime.engine()).threads_max(1).build().unwrap();
     let ran = Arc::new(AtomicUsize::new(0));
     let (release, released) = std_mpsc::channel::<()>();
     let (begun, has_begun) = std_mpsc::channel::<()>();
