@@ -6,6 +6,7 @@
 mod harness;
 
 mod basics;
+mod cancel;
 mod files;
 mod lifecycle;
 mod loopback;
