@@ -1,5 +1,8 @@
 //! Tasks: how they end, who wakes them, and that none keeps the core from the others.
 
+// Waking by value, and what becomes of the clone, is what some of these are about.
+#![allow(clippy::waker_clone_wake)]
+
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -104,7 +107,7 @@ fn a_panic_is_carried_to_the_joiner(runtime: &Runtime) {
             yield_now().await;
             panic!("carried {number}");
         });
-        let error: JoinError = task.await.map(|()| ()).unwrap_err();
+        let error: JoinError = task.await.unwrap_err();
         assert!(!error.is_aborted());
         assert_eq!(error.to_string(), "the task panicked: carried 1");
         assert_eq!(count.count(), 1, "the future is gone");
@@ -305,8 +308,10 @@ fn a_future_is_dropped_on_its_thread_when_its_waker_is_elsewhere(runtime: &Runti
     });
 }
 
+type SharedWaker = Rc<RefCell<Option<Waker>>>;
+
 /// A task that counts how often it is polled and never finishes by itself.
-fn poll_counter() -> (Rc<Cell<usize>>, Rc<RefCell<Option<Waker>>>, omniring::JoinHandle<()>) {
+fn poll_counter() -> (Rc<Cell<usize>>, SharedWaker, omniring::JoinHandle<()>) {
     let count = Rc::new(Cell::new(0));
     let waker = Rc::new(RefCell::new(None));
     let task = spawn({
@@ -826,6 +831,7 @@ fn blocking_calls_use_no_more_threads_than_allowed(runtime: &Runtime) {
     }
 }
 
+#[allow(clippy::async_yields_async, reason = "the call is awaited after the runtime ended")]
 fn blocking_calls_not_begun_are_dropped_at_shutdown(runtime: &Runtime) {
     let limited = Runtime::builder().engine(runtime.engine()).threads_max(1).build().unwrap();
     let ran = Arc::new(AtomicUsize::new(0));
