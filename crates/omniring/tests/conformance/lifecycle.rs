@@ -404,13 +404,12 @@ fn thread_count() -> usize {
 
 /// A thread that has been joined, or has just returned from a call of the user's, may take a
 /// moment to be gone from the process; the notifier's descriptor goes with it.
-fn assert_settles(count: fn() -> usize, expected: usize) {
+fn assert_settles(count: fn() -> usize, at_most: usize) {
     let deadline = now() + SOON;
-    while count() > expected {
-        assert!(now() < deadline, "{} are left of {expected}", count());
+    while count() > at_most {
+        assert!(now() < deadline, "{} are left, {at_most} before", count());
         std::thread::yield_now();
     }
-    assert_eq!(count(), expected);
 }
 
 /// Leaves a thousand ops of many kinds in flight, and ends: the time that took.
@@ -561,7 +560,6 @@ fn a_thousand_runtimes_after_each_other_leave_nothing(runtime: &Runtime) {
             }
         });
     };
-    (0..20).for_each(cycle);
     let (fds, threads) = (fd_count(), thread_count());
     (0..1000).for_each(cycle);
     assert_settles(fd_count, fds);
