@@ -49,7 +49,7 @@ struct Inner {
     /// Ops that completed at submit since the last turn.
     inline_count: u32,
     /// The notifier's, at the last turn.
-    signal_count: u32,
+    unpark_count: u32,
 }
 
 /// Wakes a driver that waits in [`Driver::turn`], from any thread.
@@ -59,7 +59,7 @@ pub struct Unparker(Arc<Notifier>);
 impl Unparker {
     /// Wakes the driver if it waits. Queue what it should look at before.
     pub fn unpark(&self) {
-        self.0.notify();
+        self.0.unpark();
     }
 }
 
@@ -76,7 +76,7 @@ impl Driver {
         let inner = Inner {
             batching: Batching::new(),
             inline_count: 0,
-            signal_count: 0,
+            unpark_count: 0,
             engine: Some(engine),
             table: Table::new(),
         };
@@ -226,9 +226,9 @@ impl Driver {
         let result = engine.turn(wait, &mut inner.table);
         self.notifier.announce_awake();
         let bounded_left = inner.table.bounded_count();
-        let signal_count = self.notifier.signal_count();
-        if signal_count != inner.signal_count {
-            inner.signal_count = signal_count;
+        let unpark_count = self.notifier.unpark_count();
+        if unpark_count != inner.unpark_count {
+            inner.unpark_count = unpark_count;
             inner.batching.observe_notification();
         }
         if bounded_count > 0 {

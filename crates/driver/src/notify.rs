@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, fence};
 /// Wakes the thread of one driver.
 pub(crate) struct Notifier {
     sleeping: AtomicBool,
-    /// How often the descriptor was signalled.
-    signal_count: AtomicU32,
+    /// How often an unparker had to wake the driver.
+    unpark_count: AtomicU32,
     eventfd: OwnedFd,
 }
 
@@ -26,8 +26,8 @@ impl Notifier {
         }
         // SAFETY: just made, owned by nobody else.
         let eventfd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let (sleeping, signal_count) = (AtomicBool::new(false), AtomicU32::new(0));
-        Ok(Notifier { sleeping, signal_count, eventfd })
+        let (sleeping, unpark_count) = (AtomicBool::new(false), AtomicU32::new(0));
+        Ok(Notifier { sleeping, unpark_count, eventfd })
     }
 
     /// The driver's thread is about to wait. What others queued before they notified is visible
@@ -48,7 +48,6 @@ impl Notifier {
         // that the announcement is part of; the load spares a running driver the cache line.
         fence(SeqCst);
         if self.sleeping.load(SeqCst) && self.sleeping.swap(false, SeqCst) {
-            self.signal_count.fetch_add(1, Relaxed);
             let one = 1u64;
             // SAFETY: eight bytes of a local. It can fail only when the counter is full, and then
             // the descriptor is readable already.
@@ -56,9 +55,18 @@ impl Notifier {
         }
     }
 
-    /// How often a notification had to wake the driver.
-    pub(crate) fn signal_count(&self) -> u32 {
-        self.signal_count.load(Relaxed)
+    /// As [`Notifier::notify`], for others than the driver's own pool, whose messages the driver
+    /// does not know to expect.
+    pub(crate) fn unpark(&self) {
+        if self.sleeping.load(Relaxed) {
+            self.unpark_count.fetch_add(1, Relaxed);
+        }
+        self.notify();
+    }
+
+    /// How often an unparker came while the driver was asleep.
+    pub(crate) fn unpark_count(&self) -> u32 {
+        self.unpark_count.load(Relaxed)
     }
 
     /// The descriptor that becomes readable with a notification.
