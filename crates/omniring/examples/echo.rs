@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release --example echo -- --listen 127.0.0.1:7000 --engine epoll`
 
+mod arguments;
+
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -12,6 +14,7 @@ use omniring::{Engine, Runtime};
 
 /// Sends back whatever it receives.
 #[derive(Parser)]
+#[command(name = "echo")]
 struct Arguments {
     /// Address to listen on; port 0 is any free one
     #[arg(long, default_value = "127.0.0.1:7000")]
@@ -25,7 +28,7 @@ struct Arguments {
 const BUFFER_LEN: usize = 16 * 1024;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = arguments::parse::<Arguments>();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -39,7 +42,9 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = Runtime::builder().engine(arguments.engine).build()?;
     runtime.block_on(async {
-        let listener = TcpListener::bind(arguments.listen).await?;
+        let listener = TcpListener::bind(arguments.listen)
+            .await
+            .map_err(|error| format!("{error}; choose another address with --listen"))?;
         println!("listening on {}", listener.local_addr()?);
         loop {
             let (stream, _) = listener.accept().await?;

@@ -4,8 +4,11 @@
 //!
 //! `cargo run --release --example random_read -- FILE --engine uring --depth 32 --direct`
 
+mod arguments;
+
 use std::cell::Cell;
 use std::error::Error;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -21,6 +24,7 @@ use omniring::{Engine, Runtime};
 
 /// Reads blocks at random places of a file.
 #[derive(Parser)]
+#[command(name = "random_read")]
 struct Arguments {
     /// File to read
     file: PathBuf,
@@ -34,7 +38,7 @@ struct Arguments {
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     depth: u32,
     /// Seconds to measure
-    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 2.0, value_parser = seconds, allow_negative_numbers = true)]
     seconds: f64,
     /// Mebibytes at the start of the file to read from; the whole file if it is shorter
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
@@ -57,7 +61,7 @@ const WARM_UP: Duration = Duration::from_millis(200);
 const ALIGNMENT: usize = 4096;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = arguments::parse::<Arguments>();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -77,24 +81,31 @@ struct Progress {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let runtime = Runtime::builder().engine(arguments.engine).build()?;
     runtime.block_on(async {
-        let file = OpenOptions::new()
-            .read(true)
-            .direct(arguments.direct)
-            .open(&arguments.file)
-            .await?;
+        let mut options = OpenOptions::new();
+        let opened = options.read(true).direct(arguments.direct).open(&arguments.file).await;
+        let file = opened.map_err(|error| match error.kind() {
+            ErrorKind::InvalidInput if arguments.direct => {
+                format!("{error}: its file system refuses O_DIRECT; leave out --direct")
+            }
+            _ => format!("{error}; give a file that can be read"),
+        })?;
         let metadata = file.metadata().await?;
         if metadata.is_dir() {
             return Err("is a directory; give a regular file".into());
+        }
+        if arguments.direct
+            && let Some((_, alignment)) = metadata.direct_alignment()
+            && !arguments.block_size.is_multiple_of(alignment)
+        {
+            let what = format!("O_DIRECT needs a --block-size that is a multiple of {alignment}");
+            return Err(what.into());
         }
         let span = metadata.len().min(arguments.span * 1024 * 1024);
         let block_count = span / u64::from(arguments.block_size);
         if block_count == 0 {
             return Err("has less than one block to read; give a larger file or span".into());
         }
-        let progress = Rc::new(Progress {
-            read_count: Cell::new(0),
-            stop: Cell::new(false),
-        });
+        let progress = Rc::new(Progress { read_count: Cell::new(0), stop: Cell::new(false) });
         let tasks: Vec<_> = (0..arguments.depth)
             .map(|seed| {
                 let random = fastrand::Rng::with_seed(seed.into());
@@ -141,7 +152,7 @@ async fn read(
         let offset = random.u64(..block_count) * block_size as u64;
         let (result, filled) = file.read_at(buf, offset).await;
         if result? != block_size {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+            return Err(ErrorKind::UnexpectedEof.into());
         }
         progress.read_count.set(progress.read_count.get() + 1);
         buf = filled;
