@@ -195,11 +195,14 @@ pub(crate) unsafe fn attempt(op: &Op, attempt: Attempt) -> Outcome {
                 send(handle, flags, |flags| libc::sendmsg(handle.fd(), msg, flags))
             }
             Op::Shutdown { handle, how } => retry(|| libc::shutdown(handle.fd(), how)),
-            Op::Poll { handle, events } => match ready_events(handle.fd(), events) {
-                Ok(0) => Outcome::Wait { fd: handle.fd(), interest: Interest::Any },
-                Ok(revents) => done(revents.into()),
-                Err(errno) => Outcome::Done(Completion::error(errno)),
-            },
+            // The ring reports this one unasked.
+            Op::Poll { handle, events } => {
+                match ready_events(handle.fd(), events | libc::POLLRDHUP) {
+                    Ok(0) => Outcome::Wait { fd: handle.fd(), interest: Interest::Any },
+                    Ok(revents) => done(revents.into()),
+                    Err(errno) => Outcome::Done(Completion::error(errno)),
+                }
+            }
             Op::Splice { from, from_offset, to, to_offset, len, flags } => {
                 splice(from, from_offset, to, to_offset, len, flags, may_block)
             }
@@ -371,6 +374,9 @@ unsafe fn transfer(
         })
     };
     let offset = position.offset();
+    if position != Position::Cursor && offset < 0 {
+        return Outcome::Done(Completion::error(refuse_offset(direction, fd)));
+    }
     if position != Position::Cursor {
         match at(offset, 0) {
             // Pipes and sockets have no offsets: the ring ignores it, so do we.
@@ -399,6 +405,21 @@ unsafe fn transfer(
             Err(errno) => Outcome::Done(Completion::error(errno)),
         },
         result => finish(result),
+    }
+}
+
+/// What is wrong with a transfer at an offset past what the kernel takes: as the ring has it, the
+/// direction before the offset.
+#[cold]
+fn refuse_offset(direction: Direction, fd: RawFd) -> c_int {
+    let other = match direction {
+        Direction::Read => libc::O_WRONLY,
+        Direction::Write => libc::O_RDONLY,
+    };
+    // SAFETY: no pointers.
+    match call(|| unsafe { libc::fcntl(fd, libc::F_GETFL) }) {
+        Ok(flags) if flags & libc::O_ACCMODE != other => libc::EINVAL,
+        _ => libc::EBADF,
     }
 }
 

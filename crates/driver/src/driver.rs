@@ -131,13 +131,19 @@ impl Driver {
     /// INV-BUF: what the op points at stays in place and untouched until the completion.
     #[inline]
     pub(crate) unsafe fn start(&self, op: Op, waker: &Waker) -> Started {
-        let inner = &mut *self.inner.borrow_mut();
+        let mut borrow = self.inner.borrow_mut();
+        let inner = &mut *borrow;
         let Some(engine) = &mut inner.engine else {
             return Started::Done(Completion::error(libc::ECANCELED));
         };
         let key = inner.table.insert(op.is_bounded());
         // SAFETY: the caller's contract.
         match unsafe { engine.submit(key, &op) } {
+            Submitted::Pending => {
+                // A waker's clone is not to come back in here; that of a task never does.
+                inner.table.set_waker(key, waker.clone());
+                Started::Pending(key)
+            }
             Submitted::Done(completion) if inner.inline_count < INLINE_PER_TURN => {
                 inner.inline_count += 1;
                 inner.table.remove(key);
@@ -145,12 +151,8 @@ impl Driver {
             }
             Submitted::Done(completion) => {
                 inner.table.complete(key, completion);
+                drop(borrow);
                 waker.wake_by_ref();
-                Started::Pending(key)
-            }
-            Submitted::Pending => {
-                // A waker's clone is not to come back in here; that of a task never does.
-                inner.table.set_waker(key, waker.clone());
                 Started::Pending(key)
             }
         }

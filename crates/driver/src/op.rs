@@ -149,7 +149,7 @@ ops! {
     /// `shutdown(2)`.
     Shutdown { handle: Handle, how: c_int }
     /// `poll(2)` of one handle: the events that are ready, of those asked for and `POLLERR`,
-    /// `POLLHUP`.
+    /// `POLLHUP`, `POLLRDHUP`.
     Poll { handle: Handle, events: i16 }
     /// `splice(2)`: bytes moved, 0 at the end of the input. An offset of -1 is the cursor.
     Splice { from: Handle, from_offset: i64, to: Handle, to_offset: i64, len: u32, flags: c_uint }
