@@ -293,6 +293,7 @@ fn reading_what_was_opened_for_writing_is_a_bad_descriptor(runtime: &Runtime) {
             assert_eq!((errno(result), buf.len()), (libc::EBADF, 0), "{room} bytes");
         }
         assert_eq!(errno(file.read_vectored_at(vec![vec![0; 5]], 0).await.0), libc::EBADF);
+        assert_eq!(errno(file.read_at(vec![0; 5], u64::MAX).await.0), libc::EBADF);
     });
 }
 
@@ -307,6 +308,7 @@ fn writing_what_was_opened_for_reading_is_a_bad_descriptor(runtime: &Runtime) {
             assert_eq!(errno(file.write(what).await.0), libc::EBADF, "{what:?}");
         }
         assert_eq!(errno(file.write_vectored_at(vec!["x"], 0).await.0), libc::EBADF);
+        assert_eq!(errno(file.write_at("x", u64::MAX).await.0), libc::EBADF);
         assert_eq!(errno(file.set_len(0).await), libc::EINVAL);
         assert_eq!(errno(file.allocate(0, 1).await), libc::EBADF);
     });

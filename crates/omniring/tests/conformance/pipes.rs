@@ -178,6 +178,8 @@ fn a_position_is_ignored(runtime: &Runtime) {
         });
         let_others_run().await;
         assert!(!read.is_finished());
+        assert_eq!(errno(writer.write_at("x", u64::MAX).await.0), libc::EINVAL);
+        assert_eq!(errno(reader.read_at(vec![0; 5], 1 << 63).await.0), libc::EINVAL);
         writer.write_at("hello world", 1 << 40).await.0.unwrap();
         let (result, buf) = read.await.unwrap();
         assert_eq!((result.unwrap(), &buf[..]), (5, &b"hello"[..]));
@@ -602,6 +604,7 @@ fn splice_without_a_pipe_is_invalid(runtime: &Runtime) {
         let (reader, writer) = pipe();
         assert_eq!(errno(reader.splice_to(Some(0), &to, Some(0), 10).await), libc::ESPIPE);
         assert_eq!(errno(from.splice_to(Some(0), &writer, Some(0), 10).await), libc::ESPIPE);
+        assert_eq!(errno(from.splice_to(Some(u64::MAX), &writer, None, 10).await), libc::EINVAL);
         assert_eq!(errno(writer.splice_to(None, &to, Some(0), 10).await), libc::EBADF);
         assert_eq!(errno(reader.splice_to(None, &writer, None, 10).await), libc::EINVAL);
     });
