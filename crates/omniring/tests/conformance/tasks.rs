@@ -30,6 +30,7 @@ conformance!(
     an_abort_cancels_the_ops_of_the_task,
     a_task_whose_handle_is_dropped_runs_on,
     an_output_nobody_takes_is_dropped_once,
+    an_output_nobody_takes_is_dropped_while_wakers_are_left,
     a_destructor_that_panics_does_not_stop_the_others,
     a_future_is_dropped_on_its_thread_when_its_waker_is_elsewhere,
     a_task_is_polled_once_for_wakes_before_its_turn,
@@ -241,6 +242,31 @@ fn an_output_nobody_takes_is_dropped_once(runtime: &Runtime) {
             yield_now().await;
             assert_eq!(count.count(), 1, "after {turns} turns");
         }
+    });
+}
+
+fn an_output_nobody_takes_is_dropped_while_wakers_are_left(runtime: &Runtime) {
+    runtime.block_on(async {
+        let (count, guard) = DropCount::new();
+        let waker = Rc::new(RefCell::new(None));
+        let task = spawn({
+            let waker = waker.clone();
+            async move {
+                poll_fn(|cx| {
+                    *waker.borrow_mut() = Some(cx.waker().clone());
+                    Poll::Ready(())
+                })
+                .await;
+                guard
+            }
+        });
+        yield_now().await;
+        assert!(task.is_finished() && count.count() == 0);
+        drop(task);
+        assert_eq!(count.count(), 1);
+        let waker = waker.borrow_mut().take().unwrap();
+        thread::spawn(move || drop(waker)).join().unwrap();
+        assert_eq!(count.count(), 1);
     });
 }
 
