@@ -75,6 +75,9 @@ struct Slot {
 
 const NO_SLOT: u32 = u32::MAX;
 
+/// An orphan and how its op ended.
+type FinishedOrphan = (Box<dyn Orphan>, Completion);
+
 pub(crate) struct Table {
     slots: Vec<Slot>,
     first_free: u32,
@@ -85,7 +88,7 @@ pub(crate) struct Table {
     /// Of those who wait for what has completed.
     wakers: Vec<Waker>,
     /// What has completed and nobody waits for.
-    orphans: Vec<(Box<dyn Orphan>, Completion)>,
+    orphans: Vec<FinishedOrphan>,
 }
 
 impl Table {
@@ -190,7 +193,7 @@ impl Table {
 
     /// What has completed since the last call: to be woken and finished while nothing is
     /// borrowed. The empty vectors are given back with [`Table::give_back`].
-    pub(crate) fn take_finished(&mut self) -> (Vec<Waker>, Vec<(Box<dyn Orphan>, Completion)>) {
+    pub(crate) fn take_finished(&mut self) -> (Vec<Waker>, Vec<FinishedOrphan>) {
         (std::mem::take(&mut self.wakers), std::mem::take(&mut self.orphans))
     }
 
@@ -283,10 +286,12 @@ impl Table {
 
     /// The keys of all ops in flight.
     pub(crate) fn in_flight(&self) -> impl Iterator<Item = Key> + '_ {
-        self.slots.iter().enumerate().filter_map(|(index, slot)| {
-            matches!(slot.state, State::Waiting { .. } | State::Orphaned { .. })
-                .then(|| Key::pack(index as u32, slot.generation, slot.bounded))
-        })
+        let slots = self.slots.iter().enumerate();
+        slots
+            .filter(|(_, slot)| {
+                matches!(slot.state, State::Waiting { .. } | State::Orphaned { .. })
+            })
+            .map(|(index, slot)| Key::pack(index as u32, slot.generation, slot.bounded))
     }
 }
 

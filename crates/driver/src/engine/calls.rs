@@ -206,7 +206,7 @@ impl Calls {
 
     /// Has the pool attempt an op. What its descriptor is ready for counts as used up until the
     /// outcome: an event that comes meanwhile then tells an attempt before it from one after it.
-    fn to_pool(&mut self, key: Key, op: Op, which: Attempt) {
+    fn hand_to_pool(&mut self, key: Key, op: Op, which: Attempt) {
         if let Some((fd, interest)) = direction(&op)
             && let Some(descriptor) = self.registered(fd)
         {
@@ -422,7 +422,7 @@ impl Calls {
                 // What is known to be ready may take a thread's time now: one at a time in each
                 // direction, in order.
                 self.unlink(key);
-                self.to_pool(key, op, Attempt::Again);
+                self.hand_to_pool(key, op, Attempt::Again);
                 if interest != Interest::Any {
                     return;
                 }
@@ -459,7 +459,7 @@ impl Calls {
             Outcome::Wait { .. } if cancelled => self.end(key, Completion::error(libc::ECANCELED)),
             Outcome::Wait { fd, interest } => {
                 if let Some(which) = self.wait_for(key, fd, interest, false) {
-                    self.to_pool(key, op, which);
+                    self.hand_to_pool(key, op, which);
                 }
             }
         }
@@ -558,7 +558,7 @@ impl Engine for Calls {
                     Outcome::Wait { fd, interest } => {
                         self.remember(key, op, Place::Pool);
                         if let Some(which) = self.wait_for(key, fd, interest, true) {
-                            self.to_pool(key, op, which);
+                            self.hand_to_pool(key, op, which);
                         }
                         Submitted::Pending
                     }
@@ -617,7 +617,7 @@ impl Engine for Calls {
                 self.remember(key, op, Place::Pool);
                 match self.would_wait(&op) {
                     Some((fd, interest)) => self.enqueue(key, fd, interest),
-                    None => self.to_pool(key, op, Attempt::First),
+                    None => self.hand_to_pool(key, op, Attempt::First),
                 }
                 Submitted::Pending
             }
