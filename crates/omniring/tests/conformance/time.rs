@@ -198,11 +198,12 @@ fn a_dropped_tick_is_not_lost(runtime: &Runtime) {
     runtime.block_on(async {
         let mut ticks = interval(millis(10));
         let first = ticks.tick().await;
+        let mut number = 1;
         for _ in 0..3 {
-            let _ = timeout(Duration::from_micros(100), ticks.tick()).await;
+            // On a busy machine the tick may come all the same.
+            number += u32::from(timeout(Duration::from_micros(100), ticks.tick()).await.is_ok());
         }
-        let next = ticks.tick().await;
-        assert!(next == first + millis(10) || next == first + millis(20), "{:?}", next - first);
+        assert_eq!(ticks.tick().await, first + millis(10) * number);
     });
 }
 
@@ -258,7 +259,7 @@ fn timers_cancelled_in_flight_wake_nobody(runtime: &Runtime) {
     runtime.block_on(async {
         let polls = Rc::new(Cell::new(0));
         let mut sleeps: Vec<_> = (0..1000).map(|at| sleep(millis(1 + at % 5))).collect();
-        let mut far = sleep(millis(12));
+        let mut far = sleep(millis(50));
         let task = spawn({
             let polls = polls.clone();
             std::future::poll_fn(move |cx| {
