@@ -49,3 +49,8 @@ pub use io::{AsyncRead, AsyncWrite, copy};
 pub use runtime::{Builder, Runtime, Stats, spawn};
 pub use task::{JoinError, JoinHandle};
 pub use yielding::yield_now;
+
+/// The program of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

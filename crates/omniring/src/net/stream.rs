@@ -5,7 +5,7 @@ macro_rules! stream_socket {
     ($Stream:ident) => {
         impl $Stream {
             /// Receives into `buf`, up to its capacity: the bytes received, 0 at the end of the
-            /// stream or if `buf` has no capacity.
+            /// stream. With no capacity it waits for data all the same, and yields 0.
             ///
             /// Dropping the future cancels the receive; bytes that had arrived in the buffer by
             /// then are lost.

@@ -8,23 +8,14 @@ use omniring::{Runtime, spawn, spawn_blocking, yield_now};
 
 use crate::harness::conformance;
 
-conformance!(
-    a_file_is_written_and_read,
-    bytes_go_both_ways_over_tcp,
-    tasks_and_timers_take_turns
-);
+conformance!(a_file_is_written_and_read, bytes_go_both_ways_over_tcp, tasks_and_timers_take_turns);
 
 fn a_file_is_written_and_read(runtime: &Runtime) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     runtime.block_on(async {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .open(&path)
-            .await
-            .unwrap();
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).open(&path).await.unwrap();
         let (result, _) = file.write_at(b"hello world".to_vec(), 0).await;
         assert_eq!(result.unwrap(), 11);
         file.sync_all().await.unwrap();
@@ -55,11 +46,7 @@ fn bytes_go_both_ways_over_tcp(runtime: &Runtime) {
         });
         let client = TcpStream::connect(addr).await.unwrap();
         for round in 0..100u32 {
-            client
-                .send_all(round.to_le_bytes().to_vec())
-                .await
-                .0
-                .unwrap();
+            client.send_all(round.to_le_bytes().to_vec()).await.0.unwrap();
             let (result, buf) = client.recv(Vec::with_capacity(4)).await;
             assert_eq!((result.unwrap(), &buf[..]), (4, &round.to_le_bytes()[..]));
         }

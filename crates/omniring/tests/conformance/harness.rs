@@ -85,10 +85,7 @@ pub fn run_isolated(engine: Engine, name: &str, case: fn(&Runtime)) {
     if std::env::var_os(ISOLATED_VARIABLE).is_some() {
         return run(engine, case);
     }
-    let name = name
-        .split_once("::")
-        .expect("the path begins with the crate")
-        .1;
+    let name = name.split_once("::").expect("the path begins with the crate").1;
     let output = Command::new(std::env::current_exe().expect("the test binary has a path"))
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(ISOLATED_VARIABLE, "1")
@@ -97,24 +94,17 @@ pub fn run_isolated(engine: Engine, name: &str, case: fn(&Runtime)) {
         .expect("the test binary starts");
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "in a process of its own:\n{text}");
-    assert!(
-        text.contains("1 passed"),
-        "no test was run as '{name}':\n{text}"
-    );
+    assert!(text.contains("1 passed"), "no test was run as '{name}':\n{text}");
 }
 
 /// Open descriptors of this process: for isolated cases.
 pub fn fd_count() -> usize {
-    std::fs::read_dir("/proc/self/fd")
-        .expect("procfs is mounted")
-        .count()
+    std::fs::read_dir("/proc/self/fd").expect("procfs is mounted").count()
 }
 
 /// Threads of this process: for isolated cases.
 pub fn thread_count() -> usize {
-    std::fs::read_dir("/proc/self/task")
-        .expect("procfs is mounted")
-        .count()
+    std::fs::read_dir("/proc/self/task").expect("procfs is mounted").count()
 }
 
 /// The errno of an op that has to fail.
