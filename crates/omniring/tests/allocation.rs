@@ -131,10 +131,23 @@ async fn sends_and_receives() -> usize {
     count
 }
 
+/// The fewest of several rounds: an engine's queues may grow once more in one of them, when the
+/// machine is busy and more piles up than before. What each op allocates shows in every round.
+fn fewest<F: Future<Output = usize>>(runtime: &Runtime, round: impl Fn() -> F) -> usize {
+    let mut fewest = usize::MAX;
+    for _ in 0..10 {
+        fewest = fewest.min(runtime.block_on(round()));
+        if fewest == 0 {
+            break;
+        }
+    }
+    fewest
+}
+
 #[test]
 fn ops_in_steady_state_allocate_nothing() {
     for engine in [Engine::Uring, Engine::Epoll] {
-        let runtime = match Runtime::builder().engine(engine).build() {
+        let runtime = match Runtime::builder().engine(engine).threads_max(1).build() {
             Ok(runtime) => runtime,
             Err(error) => {
                 let required = std::env::var("OMNIRING_REQUIRE").is_ok_and(|value| value == "all");
@@ -145,8 +158,8 @@ fn ops_in_steady_state_allocate_nothing() {
         };
         let boxes = allocations(async || drop(std::hint::black_box(Box::new(7))));
         assert_eq!(runtime.block_on(boxes), MEASURED, "{engine}: the count works");
-        assert_eq!(runtime.block_on(reads()), 0, "{engine}: reads");
-        assert_eq!(runtime.block_on(concurrent_reads()), 0, "{engine}: concurrent reads");
-        assert_eq!(runtime.block_on(sends_and_receives()), 0, "{engine}: sends and receives");
+        assert_eq!(fewest(&runtime, reads), 0, "{engine}: reads");
+        assert_eq!(fewest(&runtime, concurrent_reads), 0, "{engine}: concurrent reads");
+        assert_eq!(fewest(&runtime, sends_and_receives), 0, "{engine}: sends and receives");
     }
 }
