@@ -4,12 +4,12 @@
 //! start on this machine is skipped with the reason; `OMNIRING_REQUIRE=all` makes that a failure.
 
 mod harness;
+mod loopback;
 
 mod basics;
 mod cancel;
 mod files;
 mod lifecycle;
-mod loopback;
 mod paths;
 mod pipes;
 mod tasks;
