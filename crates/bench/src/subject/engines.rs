@@ -29,24 +29,19 @@ pub fn available(name: &str) -> Result<(), String> {
     if std::env::var_os(ENGINE_VARIABLE).is_some() {
         return Ok(()); // it overrides names here, but not in the subjects
     }
-    runtime(name, 1).map(drop)
+    runtime(name).map(drop)
 }
 
-fn runtime(name: &str, depth: usize) -> Result<Runtime, String> {
+fn runtime(name: &str) -> Result<Runtime, String> {
     let engine: Engine = name.parse().map_err(|error| format!("{error}"))?;
-    // As many blocking threads as ops in flight, or the row would not be as deep
-    // as it says.
-    let builder = Runtime::builder().engine(engine).threads_max(depth.max(1));
-    builder.build().map_err(|error| error.to_string())
+    // As a program gets it: fewer threads than ops in flight cost less per op, at
+    // the same rate, because a thread that finds the next op waiting does not sleep.
+    Runtime::builder().engine(engine).build().map_err(|error| error.to_string())
 }
 
 /// Sets a row up.
 pub fn set_up(spec: &Spec) -> Result<Box<dyn Subject>, SetupError> {
-    let depth = match spec.workload.shape {
-        Shape::Read { depth, .. } | Shape::WriteSync { depth, .. } => depth,
-        Shape::Echo { connections } => connections,
-    };
-    let runtime = runtime(&spec.engine, depth).map_err(SetupError::Refused)?;
+    let runtime = runtime(&spec.engine).map_err(SetupError::Refused)?;
     match spec.workload.shape {
         Shape::Echo { .. } => Ok(Box::new(EchoSubject::new(runtime)?)),
         _ => Ok(Box::new(FileSubject::new(runtime, spec)?)),
