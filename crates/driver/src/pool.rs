@@ -5,6 +5,9 @@
 //! takes the next job; a thread sleeps only when the queue is empty. What jobs yield waits in a
 //! list until the driver takes it; the driver is notified when the list has as many entries as it
 //! said it wants. Threads start when a job finds all others busy and stay until the pool goes.
+//!
+//! Calls of the user's never take the last thread, where there are several: a call may wait for
+//! what an op has to do first.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,13 +21,22 @@ use crate::notify::Notifier;
 use crate::op::Op;
 use crate::table::Key;
 
+struct OpJob {
+    key: Key,
+    op: Op,
+    which: Attempt,
+}
+
+type Call = Box<dyn FnOnce() + Send>;
+
 enum Job {
-    Op { key: Key, op: Op, which: Attempt },
-    Call(Box<dyn FnOnce() + Send>),
+    Op(OpJob),
+    Call(Call),
 }
 
 struct State {
-    queue: VecDeque<Job>,
+    ops: VecDeque<OpJob>,
+    calls: VecDeque<Call>,
     outcomes: Vec<(Key, Outcome)>,
     idle_count: usize,
     /// Threads that have not ended.
@@ -34,10 +46,27 @@ struct State {
     stopping: bool,
 }
 
+impl State {
+    /// The next job for a thread that has nothing to do. Ops first, as somebody's read waits for
+    /// them; but one call at a time always has its turn.
+    fn next_job(&mut self, calling_max: usize) -> Option<Job> {
+        let may_call = self.calling_count < calling_max;
+        if may_call
+            && (self.calling_count == 0 || self.ops.is_empty())
+            && let Some(call) = self.calls.pop_front()
+        {
+            return Some(Job::Call(call));
+        }
+        self.ops.pop_front().map(Job::Op)
+    }
+}
+
 struct Shared {
     state: Mutex<State>,
     work: Condvar,
     notifier: Arc<Notifier>,
+    /// The most threads that may run calls of the user's.
+    calling_max: usize,
     /// Notify the driver once so many outcomes wait for it.
     wanted_count: AtomicUsize,
 }
@@ -53,8 +82,8 @@ pub(crate) struct Pool {
     threads: Vec<JoinHandle<()>>,
     threads_max: usize,
     name: String,
-    /// Jobs to be queued at the next flush.
-    staged: Vec<Job>,
+    /// Ops to be queued at the next flush.
+    staged: Vec<OpJob>,
     /// Ops handed in whose outcome was not taken yet.
     outstanding_count: usize,
 }
@@ -62,7 +91,8 @@ pub(crate) struct Pool {
 impl Pool {
     pub(crate) fn new(threads_max: usize, name: String, notifier: Arc<Notifier>) -> Pool {
         let state = State {
-            queue: VecDeque::new(),
+            ops: VecDeque::new(),
+            calls: VecDeque::new(),
             outcomes: Vec::new(),
             idle_count: 0,
             live_count: 0,
@@ -73,6 +103,7 @@ impl Pool {
             state: Mutex::new(state),
             work: Condvar::new(),
             notifier,
+            calling_max: threads_max.saturating_sub(1).max(1),
             wanted_count: AtomicUsize::new(1),
         };
         Pool {
@@ -101,13 +132,13 @@ impl Pool {
     /// INV-BUF: what the op points at stays in place until its outcome was taken.
     pub(crate) unsafe fn stage(&mut self, key: Key, op: Op, which: Attempt) {
         self.outstanding_count += 1;
-        self.staged.push(Job::Op { key, op, which });
+        self.staged.push(OpJob { key, op, which });
     }
 
     /// Queues a call at once: it may outlive any turn of the loop.
-    pub(crate) fn call(&mut self, call: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-        self.staged.push(Job::Call(call));
-        self.flush()
+    pub(crate) fn call(&mut self, call: Call) -> io::Result<()> {
+        self.shared.lock().calls.push_back(call);
+        self.hand_over()
     }
 
     /// Hands the staged jobs to the threads. An error means that there is not even one thread.
@@ -115,10 +146,14 @@ impl Pool {
         if self.staged.is_empty() {
             return Ok(());
         }
+        self.hand_over()
+    }
+
+    fn hand_over(&mut self) -> io::Result<()> {
         let (wake_count, missing_count) = {
             let mut state = self.shared.lock();
-            state.queue.extend(self.staged.drain(..));
-            let queued = state.queue.len();
+            state.ops.extend(self.staged.drain(..));
+            let queued = state.ops.len() + state.calls.len();
             (queued.min(state.idle_count), queued.saturating_sub(state.idle_count))
         };
         for _ in 0..wake_count {
@@ -171,14 +206,14 @@ impl Pool {
 
     /// Takes an op back that no thread has begun. False if one has: its outcome will come.
     pub(crate) fn cancel(&mut self, key: Key) -> bool {
-        let is_it = |job: &Job| matches!(job, Job::Op { key: other, .. } if *other == key);
+        let is_it = |job: &OpJob| job.key == key;
         let found = if let Some(at) = self.staged.iter().position(is_it) {
             self.staged.remove(at);
             true
         } else {
             let mut state = self.shared.lock();
-            match state.queue.iter().position(is_it) {
-                Some(at) => state.queue.remove(at).is_some(),
+            match state.ops.iter().position(is_it) {
+                Some(at) => state.ops.remove(at).is_some(),
                 None => false,
             }
         };
@@ -192,7 +227,8 @@ impl Pool {
     pub(crate) fn stop(&mut self, deadline: Instant) -> bool {
         let mut state = self.shared.lock();
         state.stopping = true;
-        let dropped = std::mem::take(&mut state.queue);
+        state.ops.clear();
+        let dropped = std::mem::take(&mut state.calls);
         self.shared.work.notify_all();
         while state.live_count > state.calling_count {
             let left = deadline.saturating_duration_since(crate::clock::now());
@@ -222,7 +258,7 @@ impl Pool {
 fn work(shared: &Shared) {
     let mut state = shared.lock();
     loop {
-        let Some(job) = state.queue.pop_front() else {
+        let Some(job) = state.next_job(shared.calling_max) else {
             if state.stopping {
                 break;
             }
@@ -232,7 +268,7 @@ fn work(shared: &Shared) {
             continue;
         };
         match job {
-            Job::Op { key, op, which } => {
+            Job::Op(OpJob { key, op, which }) => {
                 drop(state);
                 // SAFETY: INV-BUF, promised to `stage`.
                 let outcome = unsafe { attempt(&op, which) };

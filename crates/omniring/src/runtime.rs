@@ -55,7 +55,8 @@ impl Builder {
     }
 
     /// The most threads, at least 1 (default 16), for calls that block: `spawn_blocking`, and
-    /// ops that the engine has no other way for. They start when needed.
+    /// ops that the engine has no other way for. They start when needed. Where there are several,
+    /// one of them is kept for ops.
     pub fn threads_max(mut self, count: usize) -> Builder {
         self.config.threads_max = count;
         self
