@@ -12,10 +12,10 @@ use omniring::buf::{IoBuf, IoBufMut};
 use omniring::fs::{self, File, OpenOptions};
 use omniring::net::UnixStream;
 use omniring::{AsyncRead, Engine, Runtime, spawn, yield_now};
-use omniring_driver::{Config, Driver, ops};
+use omniring_driver::ops;
 use rustix::fs::{CWD, Mode};
 
-use crate::harness::{conformance, errno, fd_count};
+use crate::harness::{conformance, drive, errno, fd_count, new_driver};
 use crate::pipes::{let_others_run, poll_once};
 
 conformance!(
@@ -182,21 +182,6 @@ fn a_poll_is_cancelled(runtime: &Runtime) {
         writer.write_at("x", 0).await.0.unwrap();
         assert_eq!(other.await.unwrap(), libc::POLLIN as u32);
     });
-}
-
-/// Runs ops of a driver without a runtime.
-fn drive<F: Future>(driver: &Driver, future: F) -> F::Output {
-    let mut future = pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            return output;
-        }
-        driver.turn(true, None, || false).unwrap();
-    }
-}
-
-fn new_driver(runtime: &Runtime) -> Rc<Driver> {
-    Rc::new(Driver::new(&Config { engine: runtime.engine(), ..Config::default() }).unwrap())
 }
 
 fn a_timeout_is_cancelled(runtime: &Runtime) {

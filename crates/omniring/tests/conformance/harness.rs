@@ -1,11 +1,16 @@
 //! Running a case on an engine: in bounded time, and in a process of its own if it counts what a
 //! process has.
 
+use std::future::Future;
+use std::pin::pin;
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::sync::mpsc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use omniring::{Engine, Runtime};
+use omniring_driver::{Config, Driver};
 
 /// A case that takes longer hangs.
 const TIME_MAX: Duration = Duration::from_secs(60);
@@ -112,5 +117,21 @@ pub fn errno<T>(result: std::io::Result<T>) -> i32 {
     match result {
         Ok(_) => panic!("it succeeded, and was to fail"),
         Err(error) => error.raw_os_error().unwrap_or_else(|| panic!("no errno: {error:?}")),
+    }
+}
+
+/// A driver without a runtime, on the runtime's engine.
+pub fn new_driver(runtime: &Runtime) -> Rc<Driver> {
+    Rc::new(Driver::new(&Config { engine: runtime.engine(), ..Config::default() }).unwrap())
+}
+
+/// Turns the driver until the future is ready.
+pub fn drive<F: Future>(driver: &Driver, future: F) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return output;
+        }
+        driver.turn(true, None, || false).unwrap();
     }
 }

@@ -10,6 +10,7 @@ mod basics;
 mod cancel;
 mod files;
 mod lifecycle;
+mod options;
 mod paths;
 mod pipes;
 mod tasks;
