@@ -90,7 +90,7 @@ pub fn read<B: IoBufMut>(handle: &SharedHandle, buf: B, position: Position) -> O
     OpFuture::new(Read { handle: handle.clone(), buf, position })
 }
 
-/// See [`write`].
+/// See [`write()`].
 pub struct Write<B> {
     handle: SharedHandle,
     buf: B,
