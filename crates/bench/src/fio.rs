@@ -59,8 +59,8 @@ pub struct FioResult {
     pub context_switches_per_op: f64,
     /// Percentile and latency in microseconds, in ascending order.
     pub latency_us: Vec<(f64, f64)>,
-    /// Longest latency in microseconds.
-    pub max_us: f64,
+    /// Longest latency in microseconds, where fio's is one that can be.
+    pub max_us: Option<f64>,
 }
 
 impl Backend {
@@ -271,7 +271,8 @@ fn parse(json: &str, writes: bool) -> Option<FioResult> {
         .collect();
     latency_us.sort_by(|a, b| a.0.total_cmp(&b.0));
     // The shares of the processor are per cent of the jobs' time taken together.
-    let us_per_percent = job.get("job_runtime")?.as_f64()? * 1e3 / 100.0;
+    let runtime_us = job.get("job_runtime")?.as_f64()? * 1e3;
+    let us_per_percent = runtime_us / 100.0;
     let per_op = |name| Some(job.get(name)?.as_f64()? * us_per_percent / ops as f64);
     Some(FioResult {
         ops,
@@ -280,7 +281,8 @@ fn parse(json: &str, writes: bool) -> Option<FioResult> {
         cpu_system_us_per_op: per_op("sys_cpu")?,
         context_switches_per_op: job.get("ctx")?.as_f64()? / ops as f64,
         latency_us,
-        max_us: latency.get("max")?.as_f64()? / 1e3,
+        // fio has been seen to report hours for an op of a run of two seconds.
+        max_us: latency.get("max")?.as_f64().map(|ns| ns / 1e3).filter(|&us| us <= runtime_us),
     })
 }
 
@@ -300,7 +302,9 @@ mod tests {
         assert_eq!(result.cpu_system_us_per_op, 200.0);
         assert_eq!(result.context_switches_per_op, 0.5);
         assert_eq!(result.latency_us, [(50.0, 5.0), (99.0, 8.0)]);
-        assert_eq!(result.max_us, 9.0);
+        assert_eq!(result.max_us, Some(9.0));
+        let hours = parse(&REPORT.replace("\"max\":9000", "\"max\":9000000000000"), false);
+        assert_eq!(hours.unwrap().max_us, None);
     }
 
     #[test]

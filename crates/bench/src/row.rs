@@ -166,7 +166,7 @@ impl Row {
         row.cpu_system_us_per_op = Some(result.cpu_system_us_per_op);
         row.context_switches_per_op = Some(result.context_switches_per_op);
         (row.p50_us, row.p99_us, row.p999_us) = (at(50.0), at(99.0), at(99.9));
-        row.max_us = Some(result.max_us);
+        row.max_us = result.max_us;
         row.curve = result.latency_us.clone();
         row.ops = Some(result.ops);
         row.rounds = Some(1);
