@@ -182,7 +182,7 @@ pub(crate) unsafe fn attempt(op: &Op, attempt: Attempt) -> Outcome {
             Op::Accept { handle, addr, addr_len } => accept(handle, addr, addr_len),
             Op::Connect { handle, .. } if attempt == Attempt::Again => connect_again(handle.fd()),
             Op::Connect { handle, addr, addr_len } => connect(handle, addr, addr_len),
-            Op::Recv { handle, buf, len, flags, .. } => receive(handle, flags, |flags| {
+            Op::Recv { handle, buf, len, flags } => receive(handle, flags, |flags| {
                 libc::recv(handle.fd(), buf.cast(), len as usize, flags)
             }),
             Op::RecvMsg { handle, msg, flags } => {

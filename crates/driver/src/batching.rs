@@ -38,10 +38,6 @@ pub(crate) struct Batching {
 }
 
 impl Batching {
-    pub(crate) fn new() -> Batching {
-        Batching::default()
-    }
-
     /// How many completions to wait for and for how long, with so many ops in flight.
     pub(crate) fn plan(&mut self, bounded_count: usize, other_count: usize) -> (usize, Duration) {
         self.asked_count = 1;

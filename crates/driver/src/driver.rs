@@ -74,7 +74,7 @@ impl Driver {
     pub fn new(config: &Config) -> Result<Driver, StartError> {
         let (engine_name, engine, choice) = start(config)?;
         let inner = Inner {
-            batching: Batching::new(),
+            batching: Batching::default(),
             inline_count: 0,
             unpark_count: 0,
             engine: Some(engine),

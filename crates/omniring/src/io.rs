@@ -2,7 +2,9 @@
 
 use std::io;
 
-use crate::buf::{IoBuf, IoBufExt, IoBufMut};
+use omniring_driver::{SharedHandle, ops};
+
+use crate::buf::{IoBuf, IoBufExt, IoBufMut, Slice};
 
 /// What bytes can be read from, one after the other.
 #[expect(async_fn_in_trait, reason = "the futures belong to one thread, like the runtime")]
@@ -12,19 +14,8 @@ pub trait AsyncRead {
     async fn read<B: IoBufMut>(&mut self, buf: B) -> (io::Result<usize>, B);
 
     /// Reads until `buf` is full to its capacity. At an early end the error is `UnexpectedEof`.
-    async fn read_exact<B: IoBufMut>(&mut self, mut buf: B) -> (io::Result<()>, B) {
-        let len = buf.capacity();
-        let mut filled = 0;
-        while filled < len {
-            let (result, slice) = self.read(buf.slice(filled..)).await;
-            buf = slice.into_inner();
-            match result {
-                Ok(0) => return (Err(io::ErrorKind::UnexpectedEof.into()), buf),
-                Ok(count) => filled += count,
-                Err(error) => return (Err(error), buf),
-            }
-        }
-        (Ok(()), buf)
+    async fn read_exact<B: IoBufMut>(&mut self, buf: B) -> (io::Result<()>, B) {
+        fill(buf, async |slice, _| self.read(slice).await).await
     }
 }
 
@@ -36,19 +27,58 @@ pub trait AsyncWrite {
 
     /// Writes all initialised bytes of `buf`. If the future is dropped, part of them may have
     /// been written.
-    async fn write_all<B: IoBuf>(&mut self, mut buf: B) -> (io::Result<()>, B) {
-        let len = buf.len();
-        let mut written = 0;
-        while written < len {
-            let (result, slice) = self.write(buf.slice(written..)).await;
-            buf = slice.into_inner();
-            match result {
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
-                Ok(count) => written += count,
-                Err(error) => return (Err(error), buf),
-            }
+    async fn write_all<B: IoBuf>(&mut self, buf: B) -> (io::Result<()>, B) {
+        write_rest(buf, 0, async |slice, _| self.write(slice).await).await
+    }
+}
+
+/// Reads until `buf` is full to its capacity. `read` is given the part to be filled and how much
+/// was filled before it.
+pub(crate) async fn fill<B: IoBufMut>(
+    mut buf: B,
+    mut read: impl AsyncFnMut(Slice<B>, usize) -> (io::Result<usize>, Slice<B>),
+) -> (io::Result<()>, B) {
+    let len = buf.capacity();
+    let mut filled = 0;
+    while filled < len {
+        let (result, slice) = read(buf.slice(filled..), filled).await;
+        buf = slice.into_inner();
+        match result {
+            Ok(0) => return (Err(io::ErrorKind::UnexpectedEof.into()), buf),
+            Ok(count) => filled += count,
+            Err(error) => return (Err(error), buf),
         }
-        (Ok(()), buf)
+    }
+    (Ok(()), buf)
+}
+
+/// Writes the initialised bytes of `buf` after the first `written`. `write` is given the part to
+/// be written and how much was written before it.
+pub(crate) async fn write_rest<B: IoBuf>(
+    mut buf: B,
+    mut written: usize,
+    mut write: impl AsyncFnMut(Slice<B>, usize) -> (io::Result<usize>, Slice<B>),
+) -> (io::Result<()>, B) {
+    let len = buf.len();
+    while written < len {
+        let (result, slice) = write(buf.slice(written..), written).await;
+        buf = slice.into_inner();
+        match result {
+            Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
+            Ok(count) => written += count,
+            Err(error) => return (Err(error), buf),
+        }
+    }
+    (Ok(()), buf)
+}
+
+/// Closes a handle and says whether that went well. With a clone or an op in flight, it is closed
+/// when those are gone.
+pub(crate) async fn close(handle: SharedHandle) -> io::Result<()> {
+    let driver = handle.driver().clone();
+    match handle.into_fd() {
+        Ok(fd) => ops::close(&driver, fd).await,
+        Err(_) => Ok(()),
     }
 }
 

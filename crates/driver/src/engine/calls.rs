@@ -546,11 +546,11 @@ impl Engine for Calls {
 
     unsafe fn submit(&mut self, key: Key, op: &Op) -> Submitted {
         let op = *op;
+        if let Op::Close { handle } = op {
+            self.forget(handle);
+        }
         match (op.class(), self.policy) {
             (Class::Instant, _) | (Class::Device, Policy::Blocking) => {
-                if let Op::Close { handle } = op {
-                    self.forget(handle);
-                }
                 // SAFETY: the caller's contract.
                 match unsafe { attempt(&op, Attempt::First) } {
                     Outcome::Done(completion) => Submitted::Done(completion),
@@ -611,9 +611,6 @@ impl Engine for Calls {
                 Submitted::Pending
             }
             _ => {
-                if let Op::Close { handle } = op {
-                    self.forget(handle);
-                }
                 self.remember(key, op, Place::Pool);
                 match self.would_wait(&op) {
                     Some((fd, interest)) => self.enqueue(key, fd, interest),
@@ -648,19 +645,14 @@ impl Engine for Calls {
         self.pool.flush()?;
         self.take_outcomes()?;
         self.expire_timeouts();
-        let (deadline, batch_count, batch_time) = match wait {
+        let (timeout, batch_count, batch_time) = match wait {
             Wait::Until { deadline, batch_count, batch_time } if self.ended.is_empty() => {
-                (deadline, batch_count, batch_time)
+                let first_timeout = self.timeouts.first_key_value().map(|(&(at, _), _)| at);
+                let next = [deadline, first_timeout].into_iter().flatten().min();
+                let left = |next: Instant| next.saturating_duration_since(crate::clock::now());
+                (next.map(left), batch_count, batch_time)
             }
-            _ => (Some(crate::clock::now()), 1, Duration::ZERO),
-        };
-        let waits = matches!(wait, Wait::Until { .. }) && self.ended.is_empty();
-        let timeout = if waits {
-            let first_timeout = self.timeouts.first_key_value().map(|(&(at, _), _)| at);
-            let next = [deadline, first_timeout].into_iter().flatten().min();
-            next.map(|next| next.saturating_duration_since(crate::clock::now()))
-        } else {
-            Some(Duration::ZERO)
+            _ => (Some(Duration::ZERO), 1, Duration::ZERO),
         };
         let batched = batch_count > 1 && self.pool.outstanding_count() >= batch_count;
         self.pool.want(if batched { batch_count } else { 1 });

@@ -9,9 +9,9 @@ use omniring_driver::ops::{self, OnHandle, Read, Write};
 use omniring_driver::{OpFuture, SharedHandle};
 
 use super::{Metadata, c_path};
-use crate::buf::{IoBuf, IoBufExt, IoBufMut};
+use crate::buf::{IoBuf, IoBufMut};
 use crate::executor::current;
-use crate::io::{AsyncRead, AsyncWrite};
+use crate::io::{AsyncRead, AsyncWrite, close, fill, write_rest};
 
 /// How to open a file.
 #[derive(Clone, Debug)]
@@ -233,36 +233,14 @@ impl File {
 
     /// Reads at `offset` until `buf` is full to its capacity. At an early end of the file the
     /// error is `UnexpectedEof`.
-    pub async fn read_exact_at<B: IoBufMut>(&self, mut buf: B, offset: u64) -> (io::Result<()>, B) {
-        let len = buf.capacity();
-        let mut filled = 0;
-        while filled < len {
-            let (result, slice) = self.read_at(buf.slice(filled..), offset + filled as u64).await;
-            buf = slice.into_inner();
-            match result {
-                Ok(0) => return (Err(io::ErrorKind::UnexpectedEof.into()), buf),
-                Ok(count) => filled += count,
-                Err(error) => return (Err(error), buf),
-            }
-        }
-        (Ok(()), buf)
+    pub async fn read_exact_at<B: IoBufMut>(&self, buf: B, offset: u64) -> (io::Result<()>, B) {
+        fill(buf, async |slice, filled| self.read_at(slice, offset + filled as u64).await).await
     }
 
     /// Writes all initialised bytes of `buf` at `offset`.
-    pub async fn write_all_at<B: IoBuf>(&self, mut buf: B, offset: u64) -> (io::Result<()>, B) {
-        let len = buf.len();
-        let mut written = 0;
-        while written < len {
-            let at = offset + written as u64;
-            let (result, slice) = self.write_at(buf.slice(written..), at).await;
-            buf = slice.into_inner();
-            match result {
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
-                Ok(count) => written += count,
-                Err(error) => return (Err(error), buf),
-            }
-        }
-        (Ok(()), buf)
+    pub async fn write_all_at<B: IoBuf>(&self, buf: B, offset: u64) -> (io::Result<()>, B) {
+        let write = async |slice, written| self.write_at(slice, offset + written as u64).await;
+        write_rest(buf, 0, write).await
     }
 
     /// Reads at `offset` into several buffers in order: the bytes read in all. Only the first
@@ -346,11 +324,7 @@ impl File {
     /// Closes the file and says whether that went well. With a clone or an op in flight, it is
     /// closed when those are gone.
     pub async fn close(self) -> io::Result<()> {
-        let driver = self.handle.driver().clone();
-        match self.handle.into_fd() {
-            Ok(fd) => ops::close(&driver, fd).await,
-            Err(_) => Ok(()),
-        }
+        close(self.handle).await
     }
 }
 

@@ -43,22 +43,13 @@ macro_rules! stream_socket {
             /// Sends all initialised bytes of `buf`. If the future is dropped, part of them may
             /// have been sent.
             pub async fn send_all<B: IoBuf>(&self, buf: B) -> (io::Result<()>, B) {
-                let len = buf.len();
-                let (result, mut buf) = self.send(buf).await;
-                let mut sent = match result {
-                    Ok(count) => count,
-                    Err(error) => return (Err(error), buf),
-                };
-                while sent < len {
-                    let (result, slice) = self.send(buf.slice(sent..)).await;
-                    buf = slice.into_inner();
-                    match result {
-                        Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
-                        Ok(count) => sent += count,
-                        Err(error) => return (Err(error), buf),
+                // As a rule the socket takes all of them at once.
+                match self.send(buf).await {
+                    (Ok(sent), buf) => {
+                        write_rest(buf, sent, async |slice, _| self.send(slice).await).await
                     }
+                    (Err(error), buf) => (Err(error), buf),
                 }
-                (Ok(()), buf)
             }
 
             /// Ends one or both directions of the connection.
@@ -74,11 +65,7 @@ macro_rules! stream_socket {
             /// Closes the connection and says whether that went well. With a clone or an op in
             /// flight, it is closed when those are gone.
             pub async fn close(self) -> io::Result<()> {
-                let driver = self.handle.driver().clone();
-                match self.handle.into_fd() {
-                    Ok(fd) => ops::close(&driver, fd).await,
-                    Err(_) => Ok(()),
-                }
+                close(self.handle).await
             }
         }
 

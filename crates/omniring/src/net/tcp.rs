@@ -11,9 +11,9 @@ use socket2::SockRef;
 use super::ToSocketAddrs;
 use super::addrs::first_of;
 use super::stream::{socket_conversions, stream_socket};
-use crate::buf::{IoBuf, IoBufExt, IoBufMut};
+use crate::buf::{IoBuf, IoBufMut};
 use crate::executor::current;
-use crate::io::{AsyncRead, AsyncWrite};
+use crate::io::{AsyncRead, AsyncWrite, close, write_rest};
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;

@@ -10,9 +10,9 @@ use omniring_driver::addr::RawAddr;
 use omniring_driver::{OpFuture, SharedHandle, ops};
 
 use super::stream::{socket_conversions, stream_socket};
-use crate::buf::{IoBuf, IoBufExt, IoBufMut};
+use crate::buf::{IoBuf, IoBufMut};
 use crate::executor::current;
-use crate::io::{AsyncRead, AsyncWrite};
+use crate::io::{AsyncRead, AsyncWrite, close, write_rest};
 use crate::time::sleep;
 
 const BACKLOG: i32 = 4096;
