@@ -16,7 +16,8 @@ use omniring_driver::ops;
 use rustix::fs::{CWD, Mode};
 
 use crate::harness::{conformance, drive, errno, fd_count, new_driver};
-use crate::pipes::{let_others_run, poll_once};
+use crate::loopback::poll_once;
+use crate::pipes::{let_others_run, pipe};
 
 conformance!(
     an_op_cancelled_before_it_was_submitted_never_is,
@@ -47,11 +48,6 @@ conformance!(
     an_open_that_waits_for_its_peer_is_dropped,
     everything_dropped_leaves_no_descriptor,
 );
-
-fn pipe() -> (File, File) {
-    let (reader, writer) = std::io::pipe().unwrap();
-    (File::from_fd(reader.into()), File::from_fd(writer.into()))
-}
 
 /// Polls without a runtime around it.
 fn poll_now<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {

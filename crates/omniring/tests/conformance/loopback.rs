@@ -1,9 +1,10 @@
-//! Connections over the loopback device, and looking at a future without waiting for it.
+//! Connections over the loopback device, what comes over them, and looking at a future without waiting for it.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 
+use omniring::AsyncRead;
 use omniring::net::{TcpListener, TcpStream};
 
 /// A listener on a free port.
@@ -23,6 +24,18 @@ pub async fn tcp_pair() -> (TcpStream, TcpStream) {
 pub async fn tcp_pair_with_std() -> (TcpStream, std::net::TcpStream) {
     let (client, server) = tcp_pair().await;
     (client, server.into_std().unwrap())
+}
+
+/// Receives until the end of the stream.
+pub async fn recv_to_end(mut stream: impl AsyncRead) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        let (result, buf) = stream.read(Vec::with_capacity(4096)).await;
+        if result.unwrap() == 0 {
+            return all;
+        }
+        all.extend_from_slice(&buf);
+    }
 }
 
 /// Polls `future` once, which starts its op, and a turn of the loop hands the op over. The output

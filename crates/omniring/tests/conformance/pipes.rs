@@ -2,8 +2,6 @@
 
 use std::future::Future;
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use omniring::fs::{File, OpenOptions};
@@ -11,6 +9,7 @@ use omniring::{AsyncRead, AsyncWrite, Runtime, spawn, yield_now};
 use rustix::fs::{CWD, Mode};
 
 use crate::harness::{conformance, errno};
+use crate::loopback::poll_once;
 
 conformance!(
     a_read_waits_for_the_writer,
@@ -47,7 +46,7 @@ conformance!(
 );
 
 /// The two ends of a new pipe: for reading and for writing.
-fn pipe() -> (File, File) {
+pub fn pipe() -> (File, File) {
     let (reader, writer) = std::io::pipe().unwrap();
     (File::from_fd(reader.into()), File::from_fd(writer.into()))
 }
@@ -58,11 +57,6 @@ pub async fn let_others_run() {
         yield_now().await;
     }
     omniring::time::sleep(Duration::from_millis(2)).await;
-}
-
-/// Polls once, without waiting.
-pub async fn poll_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx))).await
 }
 
 fn fill(fd: impl AsFd) -> usize {

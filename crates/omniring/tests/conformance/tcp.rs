@@ -10,8 +10,8 @@ use omniring::time::timeout;
 use omniring::{AsyncRead, Runtime, spawn, yield_now};
 use socket2::SockRef;
 
-use crate::harness::{conformance, fd_count, skip};
-use crate::loopback::{listener, start, tcp_pair, tcp_pair_with_std};
+use crate::harness::{conformance, errno, fd_count, skip};
+use crate::loopback::{listener, recv_to_end, start, tcp_pair, tcp_pair_with_std};
 
 conformance!(
     both_ends_know_both_addresses,
@@ -65,22 +65,6 @@ conformance!(
 const SOON: Duration = Duration::from_secs(20);
 /// How long something is watched that must not come.
 const WHILE: Duration = Duration::from_millis(20);
-
-fn errno(error: &std::io::Error) -> i32 {
-    error.raw_os_error().unwrap_or_else(|| panic!("no error of a system call: {error:?}"))
-}
-
-/// Receives until the end of the stream.
-async fn recv_to_end(stream: &TcpStream) -> Vec<u8> {
-    let mut all = Vec::new();
-    loop {
-        let (result, buf) = stream.recv(Vec::with_capacity(4096)).await;
-        if result.unwrap() == 0 {
-            return all;
-        }
-        all.extend_from_slice(&buf);
-    }
-}
 
 fn both_ends_know_both_addresses(runtime: &Runtime) {
     runtime.block_on(async {
@@ -150,7 +134,7 @@ fn each_direction_ends_by_itself(runtime: &Runtime) {
         server.shutdown(Shutdown::Write).await.unwrap();
         assert_eq!(recv_to_end(&client).await, b"answer");
         let (result, _) = client.send("too late").await;
-        assert_eq!(errno(&result.unwrap_err()), libc::EPIPE);
+        assert_eq!(errno(result), libc::EPIPE);
 
         // This end wants no more: what it would receive is the end at once.
         let (client, server) = tcp_pair().await;
@@ -188,7 +172,7 @@ fn a_reset_is_reported_once_by_a_receive_in_flight(runtime: &Runtime) {
         assert!(start(&mut recv).await.is_none());
         reset(server);
         let (result, buf) = timeout(SOON, recv).await.unwrap();
-        assert_eq!((errno(&result.unwrap_err()), buf.capacity()), (libc::ECONNRESET, 16));
+        assert_eq!((errno(result), buf.capacity()), (libc::ECONNRESET, 16));
         assert_eq!(timeout(SOON, client.recv(buf)).await.unwrap().0.unwrap(), 0);
     });
 }
@@ -198,7 +182,7 @@ fn a_reset_that_came_before_the_receive_is_reported(runtime: &Runtime) {
         let (client, server) = tcp_pair_with_std().await;
         reset(server);
         let (result, _) = timeout(SOON, client.recv(vec![0; 16])).await.unwrap();
-        assert_eq!(errno(&result.unwrap_err()), libc::ECONNRESET);
+        assert_eq!(errno(result), libc::ECONNRESET);
     });
 }
 
@@ -215,7 +199,7 @@ fn sending_to_a_peer_that_is_gone_is_a_broken_pipe(runtime: &Runtime) {
             }
             result = client.send("anyone?").await.0;
         }
-        assert_eq!(errno(&result.unwrap_err()), libc::EPIPE);
+        assert_eq!(errno(result), libc::EPIPE);
     });
 }
 
@@ -432,7 +416,7 @@ fn a_cancelled_send_that_waits_leaves_the_stream_usable(runtime: &Runtime) {
         assert!(start(&mut send).await.is_none());
         send.cancel();
         let (result, buf) = timeout(SOON, send).await.unwrap();
-        assert_eq!((errno(&result.unwrap_err()), buf.len()), (libc::ECANCELED, 1000));
+        assert_eq!((errno(result), buf.len()), (libc::ECANCELED, 1000));
         let reader = std::thread::spawn(move || {
             let mut all = Vec::new();
             server.read_to_end(&mut all).map(|_| all)
@@ -816,13 +800,13 @@ fn a_cancelled_receive_gives_the_buffer_back(runtime: &Runtime) {
         let mut recv = server.recv(vec![7; 64]);
         recv.cancel();
         let (result, buf) = timeout(SOON, recv).await.unwrap();
-        assert_eq!((errno(&result.unwrap_err()), buf), (libc::ECANCELED, vec![7; 64]));
+        assert_eq!((errno(result), buf), (libc::ECANCELED, vec![7; 64]));
         let mut recv = server.recv(vec![7; 64]);
         assert!(start(&mut recv).await.is_none());
         recv.cancel();
         recv.cancel();
         let (result, buf) = timeout(SOON, recv).await.unwrap();
-        assert_eq!((errno(&result.unwrap_err()), buf.len()), (libc::ECANCELED, 64));
+        assert_eq!((errno(result), buf.len()), (libc::ECANCELED, 64));
         client.send_all("after").await.0.unwrap();
         let mut recv = server.recv(vec![0; 64]);
         let early = start(&mut recv).await;

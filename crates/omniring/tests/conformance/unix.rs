@@ -13,7 +13,7 @@ use omniring::time::timeout;
 use omniring::{Runtime, spawn, yield_now};
 
 use crate::harness::conformance;
-use crate::loopback::start;
+use crate::loopback::{recv_to_end, start};
 
 conformance!(
     a_stream_connects_by_path,
@@ -43,17 +43,6 @@ conformance!(
 
 const SOON: Duration = Duration::from_secs(20);
 const WHILE: Duration = Duration::from_millis(20);
-
-async fn recv_to_end(stream: &UnixStream) -> Vec<u8> {
-    let mut all = Vec::new();
-    loop {
-        let (result, buf) = stream.recv(Vec::with_capacity(4096)).await;
-        if result.unwrap() == 0 {
-            return all;
-        }
-        all.extend_from_slice(&buf);
-    }
-}
 
 fn a_stream_connects_by_path(runtime: &Runtime) {
     let dir = tempfile::tempdir().unwrap();
