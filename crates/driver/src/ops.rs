@@ -6,10 +6,12 @@
 mod file;
 mod net;
 mod path;
+mod read_many;
 
 pub use file::*;
 pub use net::*;
 pub use path::*;
+pub use read_many::*;
 
 use std::io;
 

@@ -14,6 +14,7 @@ use omniring_driver::ops;
 pub use dir::{DirEntry, ReadDir, read_dir};
 pub use file::{File, OpenOptions};
 pub use metadata::{FileType, Metadata};
+pub use omniring_driver::ops::ReadMany;
 
 use crate::executor::current;
 use crate::io::{AsyncRead, AsyncWrite};

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use omniring_driver::op::Position;
-use omniring_driver::ops::{self, OnHandle, Read, Write};
+use omniring_driver::ops::{self, OnHandle, Read, ReadMany, Write};
 use omniring_driver::{OpFuture, SharedHandle};
 
 use super::{Metadata, c_path};
@@ -241,6 +241,35 @@ impl File {
     pub async fn write_all_at<B: IoBuf>(&self, buf: B, offset: u64) -> (io::Result<()>, B) {
         let write = async |slice, written| self.write_at(slice, offset + written as u64).await;
         write_rest(buf, 0, write).await
+    }
+
+    /// Reads at many offsets in bytes, each into its buffer up to its capacity. All reads are
+    /// submitted together (on a ring with one kernel entry, as far as the queue has room) when the
+    /// first result is asked for; they yield their results as they finish, or all in order.
+    /// Neighbours can be read with one call: see [`merge_neighbours`](ReadMany::merge_neighbours).
+    ///
+    /// Dropping it cancels what is left.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("omniring-many-{}", std::process::id()));
+    /// # omniring::Runtime::new()?.block_on(async {
+    /// # omniring::fs::write(&path, "the quick brown fox").await?;
+    /// let file = omniring::fs::File::open(&path).await?;
+    /// let requests = [4, 10, 16].map(|offset| (offset, vec![0; 3].into_boxed_slice()));
+    /// let mut reads = file.read_many_at(requests);
+    /// while let Some((index, result, buf)) = reads.next().await {
+    ///     assert_eq!(result?, 3);
+    ///     assert_eq!(*buf, *[b"qui", b"bro", b"fox"][index]);
+    /// }
+    /// # omniring::fs::remove_file(&path).await
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn read_many_at<B: IoBufMut>(
+        &self,
+        requests: impl IntoIterator<Item = (u64, B)>,
+    ) -> ReadMany<B> {
+        ops::read_many(&self.handle, requests)
     }
 
     /// Reads at `offset` into several buffers in order: the bytes read in all. Only the first

@@ -55,13 +55,13 @@ fn poll_now<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
 }
 
 /// A buffer that counts how often it is dropped.
-struct Counted {
+pub struct Counted {
     bytes: Box<[u8]>,
     drops: Rc<Cell<usize>>,
 }
 
 impl Counted {
-    fn new(len: usize, drops: &Rc<Cell<usize>>) -> Counted {
+    pub fn new(len: usize, drops: &Rc<Cell<usize>>) -> Counted {
         Counted { bytes: vec![0; len].into_boxed_slice(), drops: drops.clone() }
     }
 }
@@ -97,7 +97,7 @@ unsafe impl IoBufMut for Counted {
 }
 
 /// Turns the loop until the condition holds, which has to be soon.
-async fn until(what: &str, condition: impl Fn() -> bool) {
+pub async fn until(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..1_000 {
         if condition() {
             return;
@@ -445,7 +445,7 @@ fn buffers_that_start_ops_when_dropped_do_no_harm(runtime: &Runtime) {
     drop(reader);
 }
 
-fn small_queue(engine: Engine) -> Runtime {
+pub fn small_queue(engine: Engine) -> Runtime {
     Runtime::builder().engine(engine).queue_entries(8).build().unwrap()
 }
 

@@ -13,6 +13,7 @@ mod lifecycle;
 mod options;
 mod paths;
 mod pipes;
+mod read_many;
 mod tasks;
 mod tcp;
 mod time;
