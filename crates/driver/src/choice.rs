@@ -2,13 +2,13 @@
 //! says why it passed some over.
 
 use std::fmt;
-use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::engine::Engine;
+use crate::diagnosis::{Diagnosis, Failure, Step};
 use crate::engine::calls::{Calls, Policy};
 use crate::engine::uring::Uring;
+use crate::engine::{Engine, prove};
 
 /// The environment variable that overrides a program's choice of engine.
 pub const ENGINE_VARIABLE: &str = "OMNIRING_ENGINE";
@@ -115,8 +115,10 @@ pub struct StartError {
 
 #[derive(Debug)]
 enum Cause {
-    /// A system call failed while setting up.
-    Io(io::Error),
+    /// A step of the start failed.
+    Failure(Failure, Diagnosis),
+    /// None of the engines that `auto` tries started.
+    All(Vec<StartError>),
     /// The environment variable names no engine.
     Variable(UnknownEngine),
     /// An argument is out of its range.
@@ -124,37 +126,46 @@ enum Cause {
 }
 
 impl StartError {
-    fn remedy(&self) -> &'static str {
-        let Cause::Io(error) = &self.cause else {
-            return "";
+    fn of(engine: EngineName, failure: Failure) -> StartError {
+        let diagnosis = match engine {
+            EngineName::Uring => Diagnosis::of_ring(&failure),
+            _ => Diagnosis::of_calls(&failure),
         };
-        match (self.engine, error.raw_os_error()) {
-            (EngineName::Uring, Some(libc::EPERM)) => {
-                "io_uring is forbidden: check `sysctl kernel.io_uring_disabled` and the \
-                 container's seccomp profile, or use engine 'epoll'"
-            }
-            (EngineName::Uring, Some(libc::ENOSYS)) => {
-                "this needs Linux 5.11 or a seccomp profile that does not hide io_uring; or use \
-                 engine 'epoll'"
-            }
-            (EngineName::Uring, Some(libc::ENOMEM)) => {
-                "too little locked memory: raise `ulimit -l` or ask for fewer queue entries"
-            }
-            (_, Some(libc::EMFILE | libc::ENFILE)) => "too many open files: raise `ulimit -n`",
-            (_, Some(libc::EAGAIN)) => "no more threads: raise `ulimit -u` or the pids limit",
-            _ => "use another engine, or see the error's meaning in the man page",
+        StartError { engine, cause: Cause::Failure(failure, diagnosis) }
+    }
+
+    /// What stands in the way, in less than a line: the call that failed, how, and by what (a
+    /// sysctl, a seccomp filter, a limit, the kernel's age).
+    pub fn reason(&self) -> String {
+        match &self.cause {
+            Cause::Failure(_, diagnosis) => diagnosis.reason.clone(),
+            Cause::All(errors) => join(errors.iter().map(StartError::to_string)),
+            Cause::Variable(error) => format!("{ENGINE_VARIABLE}: {error}"),
+            Cause::Argument(what) => (*what).to_owned(),
         }
     }
+
+    /// What to do about it, in less than a line; empty where the reason says that.
+    pub fn remedy(&self) -> &str {
+        match &self.cause {
+            Cause::Failure(_, diagnosis) => &diagnosis.remedy,
+            _ => "",
+        }
+    }
+}
+
+fn join(parts: impl Iterator<Item = String>) -> String {
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
-            Cause::Io(error) => {
-                write!(f, "engine '{}' does not start: {error}; {}", self.engine, self.remedy())
+            Cause::Failure(_, diagnosis) => {
+                write!(f, "engine '{}' does not start: {diagnosis}", self.engine)
             }
-            Cause::Variable(error) => write!(f, "{ENGINE_VARIABLE}: {error}"),
-            Cause::Argument(what) => f.write_str(what),
+            Cause::All(_) => write!(f, "no engine starts: {}", self.reason()),
+            Cause::Variable(_) | Cause::Argument(_) => f.write_str(&self.reason()),
         }
     }
 }
@@ -162,62 +173,97 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.cause {
-            Cause::Io(error) => Some(error),
+            Cause::Failure(failure, _) => Some(&failure.error),
             Cause::Variable(error) => Some(error),
-            Cause::Argument(_) => None,
+            Cause::All(_) | Cause::Argument(_) => None,
         }
     }
 }
 
+/// The engines that `auto` tries, the best first. The last one needs nothing that a kernel or a
+/// container may lack.
+const LADDER: &[EngineName] = &[EngineName::Uring, EngineName::Epoll];
+
+/// An engine that was made and proved.
+pub(crate) struct Chosen {
+    pub(crate) name: EngineName,
+    pub(crate) engine: Box<dyn Engine>,
+    /// Why this one, in one line.
+    pub(crate) choice: String,
+}
+
 /// The engine that runs, and why.
-pub(crate) fn start(config: &Config) -> Result<(EngineName, Box<dyn Engine>, String), StartError> {
-    let argument = |what| Err(StartError { engine: config.engine, cause: Cause::Argument(what) });
+pub(crate) fn start(config: &Config) -> Result<Chosen, StartError> {
+    let refuse = |cause| Err(StartError { engine: config.engine, cause });
     if !(1..=32_768).contains(&config.queue_entries) {
-        return argument("queue entries must be between 1 and 32768");
+        return refuse(Cause::Argument("queue entries must be between 1 and 32768"));
     }
     if config.threads_max == 0 {
-        return argument("the pool needs at least 1 thread");
+        return refuse(Cause::Argument("the pool needs at least 1 thread"));
     }
     let (wanted, by) = match std::env::var(ENGINE_VARIABLE) {
         Ok(name) if !name.is_empty() => match name.parse() {
             Ok(engine) => (engine, ENGINE_VARIABLE),
-            Err(error) => {
-                let cause = Cause::Variable(error);
-                return Err(StartError { engine: config.engine, cause });
-            }
+            Err(error) => return refuse(Cause::Variable(error)),
         },
         _ => (config.engine, "the program"),
     };
-    if wanted != EngineName::Auto {
-        let engine = start_named(wanted, config)?;
-        return Ok((wanted, engine, format!("{wanted}: chosen by {by}")));
+    if wanted == EngineName::Auto {
+        return start_auto(config);
     }
-    let mut passed_over = String::new();
-    let mut last_error = None;
-    for name in [EngineName::Uring, EngineName::Epoll] {
-        match start_named(name, config) {
-            Ok(engine) => return Ok((name, engine, format!("{name}: works here{passed_over}"))),
-            Err(error) => {
-                passed_over.push_str(&format!("; {error}"));
-                last_error = Some(error);
-            }
-        }
-    }
-    Err(last_error.expect("at least one engine was tried"))
+    let (engine, remark) = start_named(wanted, config)?;
+    Ok(Chosen { name: wanted, engine, choice: format!("{wanted}: chosen by {by}{remark}") })
 }
 
-fn start_named(name: EngineName, config: &Config) -> Result<Box<dyn Engine>, StartError> {
+/// The first engine of the ladder that works, and what is wrong with those above it.
+pub(crate) fn start_auto(config: &Config) -> Result<Chosen, StartError> {
+    let mut errors = Vec::new();
+    for &name in LADDER {
+        match start_named(name, config) {
+            Ok((engine, remark)) => {
+                let passed_over = |error: &StartError| {
+                    let StartError { engine, .. } = error;
+                    format!("; {engine} does not: {}; remedy: {}", error.reason(), error.remedy())
+                };
+                let passed_over: String = errors.iter().map(passed_over).collect();
+                let choice = format!("{name}: works here{remark}{passed_over}");
+                return Ok(Chosen { name, engine, choice });
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    Err(StartError { engine: EngineName::Auto, cause: Cause::All(errors) })
+}
+
+/// This engine, made and proved, and what is not as it was asked for.
+pub(crate) fn start_named(
+    name: EngineName,
+    config: &Config,
+) -> Result<(Box<dyn Engine>, String), StartError> {
+    make(name, config)
+        .and_then(|(mut engine, remark)| {
+            prove(&mut *engine).map_err(Failure::at(Step::Prove))?;
+            Ok((engine, remark.map(|remark| format!(", {remark}")).unwrap_or_default()))
+        })
+        .map_err(|failure| StartError::of(name, failure))
+}
+
+type Made = (Box<dyn Engine>, Option<String>);
+
+fn make(name: EngineName, config: &Config) -> Result<Made, Failure> {
     let Config { threads_max, thread_name, queue_entries, .. } = config;
-    let calls = |policy| {
-        Calls::new(policy, *threads_max, thread_name).map(|engine| Box::new(engine) as Box<_>)
+    let calls = |policy| match Calls::new(policy, *threads_max, thread_name) {
+        Ok(engine) => Ok((Box::new(engine) as Box<_>, None)),
+        Err(error) => Err(Failure { step: Step::SetUp, error }),
     };
-    let started: io::Result<Box<dyn Engine>> = match name {
+    match name {
         EngineName::Auto => unreachable!("resolved by the caller"),
-        EngineName::Uring => Uring::new(*queue_entries, *threads_max, thread_name)
-            .map(|engine| Box::new(engine) as Box<_>),
+        EngineName::Uring => Uring::new(*queue_entries, *threads_max, thread_name).map(|engine| {
+            let remark = engine.remark();
+            (Box::new(engine) as Box<_>, remark)
+        }),
         EngineName::Epoll => calls(Policy::Epoll),
         EngineName::Threads => calls(Policy::Threads),
         EngineName::Blocking => calls(Policy::Blocking),
-    };
-    started.map_err(|error| StartError { engine: name, cause: Cause::Io(error) })
+    }
 }

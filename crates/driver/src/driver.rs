@@ -12,7 +12,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::batching::Batching;
-use crate::choice::{Config, EngineName, StartError, start};
+use crate::choice::{Chosen, Config, EngineName, StartError, start};
 use crate::clock::Instant;
 use crate::engine::{Engine, Submitted, Support, Wait};
 use crate::notify::Notifier;
@@ -72,7 +72,7 @@ impl fmt::Debug for Unparker {
 impl Driver {
     /// Starts the engine that the configuration asks for.
     pub fn new(config: &Config) -> Result<Driver, StartError> {
-        let (engine_name, engine, choice) = start(config)?;
+        let Chosen { name: engine_name, engine, choice } = start(config)?;
         let inner = Inner {
             batching: Batching::default(),
             inline_count: 0,
@@ -96,7 +96,8 @@ impl Driver {
         self.engine_name
     }
 
-    /// Why this engine runs, in one sentence.
+    /// Why this engine runs, in one line: who chose it, or what is wrong with each engine that was
+    /// passed over and what to do about it.
     pub fn choice(&self) -> &str {
         &self.choice
     }

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use crate::clock::Instant;
@@ -25,6 +26,20 @@ pub enum Support {
     Inline,
     /// By a call on a thread of the pool.
     Offloaded,
+    /// Not at all: it completes with `EOPNOTSUPP` as it is submitted.
+    Unsupported,
+}
+
+impl Support {
+    /// The word that the table of ops and engines has for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Support::Native => "native",
+            Support::Inline => "inline",
+            Support::Offloaded => "offloaded",
+            Support::Unsupported => "unsupported",
+        }
+    }
 }
 
 /// How a submission went.
@@ -86,4 +101,38 @@ pub(crate) trait Engine {
 
     /// Ends the engine's threads. False if one is still using an op's memory at the deadline.
     fn stop(&mut self, deadline: Instant) -> bool;
+}
+
+/// How long an engine has for the proof that it works. What a kernel or a filter does not support
+/// can look like waiting for ever.
+const PROOF_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Proves a fresh engine: an op goes in and its completion comes out, and a notification ends a
+/// wait. Where making an engine succeeds, using it may still be forbidden.
+pub(crate) fn prove(engine: &mut dyn Engine) -> io::Result<()> {
+    let deadline = crate::clock::now() + PROOF_TIME_MAX;
+    let wait =
+        || Wait::Until { deadline: Some(deadline), batch_count: 1, batch_time: Duration::ZERO };
+    let is_late = || crate::clock::now() >= deadline;
+    let mut table = Table::new();
+    let key = table.insert(false);
+    // SAFETY: it points at nothing.
+    match unsafe { engine.submit(key, &Op::Nop {}) } {
+        Submitted::Done(completion) => table.complete(key, completion),
+        Submitted::Pending => {}
+    }
+    while table.in_flight_count() > 0 {
+        if is_late() {
+            return Err(io::Error::from_raw_os_error(libc::ETIME));
+        }
+        engine.turn(wait(), &mut table)?;
+    }
+    table.take(key, Waker::noop()).expect("just completed").into_result()?;
+    let notifier = engine.notifier().clone();
+    notifier.announce_sleep();
+    notifier.notify();
+    let result = engine.turn(wait(), &mut table);
+    notifier.announce_awake();
+    result?;
+    if is_late() { Err(io::Error::from_raw_os_error(libc::ETIME)) } else { Ok(()) }
 }

@@ -18,6 +18,7 @@ mod batching;
 pub mod buf;
 mod choice;
 pub mod clock;
+mod diagnosis;
 mod driver;
 mod engine;
 mod future;
@@ -27,6 +28,7 @@ pub mod op;
 mod op_set;
 pub mod ops;
 mod pool;
+mod system;
 mod table;
 
 pub use choice::{Config, ENGINE_VARIABLE, EngineName, StartError, UnknownEngine};

@@ -111,7 +111,8 @@ impl Runtime {
         self.core.driver.engine()
     }
 
-    /// Why this engine runs, in one line.
+    /// Why this engine runs, in one line: who chose it, or what is wrong with each engine that was
+    /// passed over and what to do about it.
     pub fn engine_choice(&self) -> &str {
         self.core.driver.choice()
     }

@@ -22,6 +22,7 @@ use self::ring::{Ring, RingWait, Sqe};
 use super::{Engine, Submitted, Support, Wait};
 use crate::attempt::{Attempt, Class, Outcome, attempt};
 use crate::clock::Instant;
+use crate::diagnosis::{Failure, Step};
 use crate::notify::Notifier;
 use crate::op::{Completion, Handle, Op, Opcode};
 use crate::pool::Pool;
@@ -31,14 +32,14 @@ use crate::table::{Key, Table};
 const NOTIFIER: u64 = Key::internal(0);
 /// User data of cancels, whose own results say nothing that the op's does not.
 const CANCEL: u64 = Key::internal(1);
-/// User data of the proof at start-up.
-const PROOF: u64 = Key::internal(2);
 
 pub(crate) struct Uring {
     ring: Ring,
     notifier: Arc<Notifier>,
     pool: Pool,
     support: [Support; Opcode::ALL.len()],
+    /// Asked for, and got.
+    entry_counts: (u32, u32),
     /// Whether the notifier's poll is armed.
     is_notifiable: bool,
     /// What found the submission queue full.
@@ -49,15 +50,16 @@ pub(crate) struct Uring {
 }
 
 impl Uring {
-    /// Sets up a ring and proves it with an op that goes through the kernel and back.
+    /// Sets up a ring, if it must be with fewer entries than asked for.
     pub(crate) fn new(
         entry_count: u32,
         threads_max: usize,
         thread_name: &str,
-    ) -> io::Result<Uring> {
-        let ring = Ring::new(entry_count, (entry_count * 4).max(4096))?;
-        let notifier = Arc::new(Notifier::new()?);
-        let in_kernel = ring.probe();
+    ) -> Result<Uring, Failure> {
+        let (ring, entry_count_got) =
+            within_memory(entry_count, Ring::new).map_err(Failure::at(Step::SetUp))?;
+        let notifier = Arc::new(Notifier::new().map_err(Failure::at(Step::SetUp))?);
+        let in_kernel = ring.probe().map_err(Failure::at(Step::Register))?;
         let has = |code: sys::io_uring_op| in_kernel.get(code as usize) == Some(&true);
         let support = std::array::from_fn(|at| {
             let opcode = Opcode::ALL[at];
@@ -67,35 +69,25 @@ impl Uring {
                 _ => Support::Offloaded,
             }
         });
-        let mut uring = Uring {
+        Ok(Uring {
             ring,
             pool: Pool::new(threads_max, thread_name.to_owned(), notifier.clone()),
             notifier,
             support,
+            entry_counts: (entry_count, entry_count_got),
             is_notifiable: false,
             backlog: VecDeque::new(),
             ended: Vec::new(),
             outcomes: Vec::new(),
-        };
-        uring.prove()?;
-        Ok(uring)
+        })
     }
 
-    /// Set-up may succeed where entering is denied: only a round trip shows.
-    fn prove(&mut self) -> io::Result<()> {
-        let mut sqe = Sqe::default();
-        encode(&Op::Nop {}, PROOF, &mut sqe);
-        // SAFETY: a nop points at nothing.
-        unsafe { self.ring.push(sqe) };
-        let timeout = Some(Duration::from_secs(5));
-        self.ring.enter_and_wait(&RingWait { count: 1, batch_time: Duration::ZERO, timeout })?;
-        let cqe = self.ring.pop();
-        self.ring.release_popped();
-        match cqe {
-            Some(cqe) if cqe.user_data == PROOF && cqe.result == 0 => Ok(()),
-            Some(cqe) => Err(io::Error::from_raw_os_error(-cqe.result)),
-            None => Err(io::Error::from_raw_os_error(libc::ETIME)),
-        }
+    /// What is not as it was asked for.
+    pub(crate) fn remark(&self) -> Option<String> {
+        let (wanted, got) = self.entry_counts;
+        (got < wanted).then(|| {
+            format!("with {got} queue entries instead of {wanted}, for want of locked memory")
+        })
     }
 
     /// Stages an entry, or keeps it if there is no room even after an entry into the kernel.
@@ -135,10 +127,14 @@ impl Uring {
     /// As for `submit`.
     #[cold]
     unsafe fn submit_aside(&mut self, key: Key, op: Op, support: Support) -> Submitted {
-        if support == Support::Offloaded {
-            // SAFETY: the caller's contract.
-            unsafe { self.pool.stage(key, op, Attempt::MayBlock) };
-            return Submitted::Pending;
+        match support {
+            Support::Offloaded => {
+                // SAFETY: the caller's contract.
+                unsafe { self.pool.stage(key, op, Attempt::MayBlock) };
+                return Submitted::Pending;
+            }
+            Support::Unsupported => return Submitted::Done(Completion::error(libc::EOPNOTSUPP)),
+            Support::Inline | Support::Native => {}
         }
         // SAFETY: the caller's contract.
         let Outcome::Done(completion) = (unsafe { attempt(&op, Attempt::MayBlock) }) else {
@@ -238,6 +234,43 @@ fn named_error(result: i32) -> i32 {
         libc::EINTR | 512..=516 => -libc::ECANCELED,
         _ => result,
     }
+}
+
+/// The fewest submission queue entries that a ring is made with where memory is short.
+const ENTRIES_MIN: u32 = 8;
+/// How long the start waits for locked memory: the charge of a ring that was closed goes back only
+/// some time later.
+const MEMORY_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Makes a ring of so many entries, or of fewer where the memory that this user may lock does not
+/// suffice, and says how many they are. It waits only where not even the smallest fits.
+fn within_memory(
+    entry_count: u32,
+    make: impl Fn(u32, u32) -> io::Result<Ring>,
+) -> io::Result<(Ring, u32)> {
+    let deadline = crate::clock::now() + MEMORY_TIME_MAX;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let mut got = entry_count;
+        let mut result = make(got, (got * 4).max(4096));
+        if is_memory_short(&result) {
+            // Room for completions takes most of the memory.
+            result = make(got, got * 2);
+        }
+        while is_memory_short(&result) && got > ENTRIES_MIN {
+            got = (got / 2).max(ENTRIES_MIN);
+            result = make(got, got * 2);
+        }
+        if !is_memory_short(&result) || crate::clock::now() >= deadline {
+            return result.map(|ring| (ring, got));
+        }
+        std::thread::sleep(pause);
+        pause *= 2;
+    }
+}
+
+fn is_memory_short(result: &io::Result<Ring>) -> bool {
+    matches!(result, Err(error) if error.raw_os_error() == Some(libc::ENOMEM))
 }
 
 impl Engine for Uring {

@@ -257,7 +257,7 @@ impl Ring {
     }
 
     /// Which opcodes the kernel has, by number (5.6).
-    pub(crate) fn probe(&self) -> Vec<bool> {
+    pub(crate) fn probe(&self) -> io::Result<Vec<bool>> {
         const OPS_MAX: usize = 256;
         #[repr(C)]
         struct Probe {
@@ -277,13 +277,9 @@ impl Ring {
             )
         };
         const SUPPORTED: u16 = 1;
-        match result {
-            Ok(_) => {
-                let ops = &probe.ops[..usize::from(probe.ops_len)];
-                ops.iter().map(|op| op.flags & SUPPORTED != 0).collect()
-            }
-            Err(_) => Vec::new(),
-        }
+        result.map_err(io::Error::from_raw_os_error)?;
+        let ops = &probe.ops[..usize::from(probe.ops_len)];
+        Ok(ops.iter().map(|op| op.flags & SUPPORTED != 0).collect())
     }
 
     /// Whether the kernel can wait for several completions with a bound in time (6.12).

@@ -1,0 +1,61 @@
+//! Denying io_uring to a thread, and with it to every program that the thread starts, as a
+//! container's seccomp profile does.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+
+/// What is denied, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// All of io_uring, with `EPERM`: Docker's default profile.
+    Eperm,
+    /// All of io_uring, with `ENOSYS`: as on a kernel that has none.
+    Enosys,
+    /// Only `io_uring_enter`, with `EPERM`: a ring can be made and not used.
+    EnterOnly,
+}
+
+impl Denial {
+    pub const ALL: [Denial; 3] = [Denial::Eperm, Denial::Enosys, Denial::EnterOnly];
+
+    /// What the reason has to say under it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Denial::Eperm => "io_uring_setup is denied (EPERM) by a seccomp filter",
+            Denial::Enosys => "io_uring_setup is hidden (ENOSYS) by a seccomp filter",
+            Denial::EnterOnly => "io_uring_enter is denied (EPERM) by a seccomp filter",
+        }
+    }
+
+    /// Denies it to the calling thread, for good.
+    pub fn apply(self) {
+        let (calls, errno) = match self {
+            Denial::Eperm => (&RING_CALLS[..], libc::EPERM),
+            Denial::Enosys => (&RING_CALLS[..], libc::ENOSYS),
+            Denial::EnterOnly => (&RING_CALLS[1..2], libc::EPERM),
+        };
+        let rules: BTreeMap<i64, _> = calls.iter().map(|&call| (call, Vec::new())).collect();
+        let action = SeccompAction::Errno(errno as u32);
+        let architecture = std::env::consts::ARCH.try_into().expect("seccompiler knows it");
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, architecture)
+            .expect("the filter is well-formed");
+        let program: BpfProgram = filter.try_into().expect("the filter is short");
+        apply_filter(&program).expect("a thread may restrict itself");
+    }
+}
+
+const RING_CALLS: [i64; 3] =
+    [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+/// Runs this in a thread to which io_uring is denied.
+pub fn denied<T: Send + 'static>(denial: Denial, run: impl FnOnce() -> T + Send + 'static) -> T {
+    let thread = std::thread::spawn(move || {
+        denial.apply();
+        run()
+    });
+    match thread.join() {
+        Ok(value) => value,
+        Err(payload) => std::panic::resume_unwind(payload),
+    }
+}
