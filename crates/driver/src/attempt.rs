@@ -121,11 +121,11 @@ pub(crate) unsafe fn attempt(op: &Op, attempt: Attempt) -> Outcome {
     unsafe {
         match *op {
             Op::Nop {} => done(0),
-            Op::Read { handle, buf, len, position } => {
+            Op::Read { handle, buf, len, position, .. } => {
                 let iov = iovec { iov_base: buf.cast(), iov_len: len as usize };
                 transfer(Direction::Read, handle, &raw const iov, 1, position, may_block)
             }
-            Op::Write { handle, buf, len, position } => {
+            Op::Write { handle, buf, len, position, .. } => {
                 let iov = iovec { iov_base: buf.cast_mut().cast(), iov_len: len as usize };
                 transfer(Direction::Write, handle, &raw const iov, 1, position, may_block)
             }

@@ -2,13 +2,17 @@
 //!
 //! An op owns its buffer from submission to completion and gives it back with the result. The
 //! traits are unsafe to implement because the kernel writes through the pointers after the value
-//! moved: the memory must not move with it (INV-BUF). Deliberately not here: leased and
-//! registered buffers, which are pools of the driver's.
+//! moved: the memory must not move with it (INV-BUF). Deliberately not here: leased buffers, which
+//! are a pool of the driver's. Registered ones are in [`fixed`].
+
+pub mod fixed;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ops::{Bound, Deref, DerefMut, RangeBounds};
 use std::ptr::NonNull;
+
+use self::fixed::Registration;
 
 /// Memory that an op can read from.
 ///
@@ -25,6 +29,13 @@ pub unsafe trait IoBuf: Unpin + 'static {
     /// Whether there is nothing to read.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Where the memory is registered, if it is: [`fixed::FixedBuf`] knows, and what wraps a
+    /// buffer passes it on.
+    #[inline]
+    fn registration(&self) -> Option<Registration> {
+        None
     }
 
     /// The initialised bytes.
@@ -285,6 +296,11 @@ unsafe impl<B: IoBuf> IoBuf for Slice<B> {
 
     fn len(&self) -> usize {
         self.inner.len().min(self.end).saturating_sub(self.start)
+    }
+
+    #[inline]
+    fn registration(&self) -> Option<Registration> {
+        self.inner.registration()
     }
 }
 

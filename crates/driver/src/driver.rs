@@ -14,9 +14,9 @@ use std::time::Duration;
 use crate::batching::Batching;
 use crate::choice::{Chosen, Config, EngineName, StartError, start};
 use crate::clock::Instant;
-use crate::engine::{Engine, Submitted, Support, Wait};
+use crate::engine::{Engine, Refused, Submitted, Support, Wait};
 use crate::notify::Notifier;
-use crate::op::{Completion, Handle, Op, Opcode};
+use crate::op::{Completion, FixedIndex, Handle, Op, Opcode};
 use crate::table::{Key, Orphan, Table};
 
 /// Ops that complete at submit do so at once only this often between two turns; then their tasks
@@ -259,6 +259,29 @@ impl Driver {
     pub(crate) fn forget(&self, handle: Handle) {
         if let Some(engine) = &mut self.inner.borrow_mut().engine {
             engine.forget(handle);
+        }
+    }
+
+    /// Registers memory with the engine.
+    ///
+    /// # Safety
+    /// The memory is mapped, for reading and writing.
+    pub(crate) unsafe fn register_buffer(
+        &self,
+        start: *mut u8,
+        len: usize,
+    ) -> Result<FixedIndex, Refused> {
+        match &mut self.inner.borrow_mut().engine {
+            // SAFETY: the caller's contract.
+            Some(engine) => unsafe { engine.register_buffer(start, len) },
+            None => Err(Refused::Errno(libc::ECANCELED)),
+        }
+    }
+
+    /// Takes a registration back. No op in flight names it.
+    pub(crate) fn unregister_buffer(&self, index: FixedIndex) {
+        if let Some(engine) = &mut self.inner.borrow_mut().engine {
+            engine.unregister_buffer(index);
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::notify::Notifier;
-use crate::op::{Completion, Handle, Op, Opcode};
+use crate::op::{Completion, FixedIndex, Handle, Op, Opcode};
 use crate::table::{Key, Table};
 
 pub(crate) mod calls;
@@ -40,6 +40,19 @@ impl Support {
             Support::Unsupported => "unsupported",
         }
     }
+}
+
+/// Why memory was not registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The engine has no registered buffers.
+    Unsupported,
+    /// The kernel has no table of them that can be changed (before 5.19).
+    OldKernel,
+    /// The engine's table has no room.
+    TableFull,
+    /// The kernel's answer, an errno.
+    Errno(i32),
 }
 
 /// How a submission went.
@@ -92,6 +105,24 @@ pub(crate) trait Engine {
 
     /// `handle` is about to leave the driver's care: what the engine keeps for it goes.
     fn forget(&mut self, handle: Handle);
+
+    /// Registers `len` bytes from `start` on, which ops may then name by the index.
+    ///
+    /// # Safety
+    /// The memory is mapped, for reading and writing.
+    unsafe fn register_buffer(
+        &mut self,
+        start: *mut u8,
+        len: usize,
+    ) -> Result<FixedIndex, Refused> {
+        let _ = (start, len);
+        Err(Refused::Unsupported)
+    }
+
+    /// Takes a registration back. No op in flight names it.
+    fn unregister_buffer(&mut self, index: FixedIndex) {
+        let _ = index;
+    }
 
     /// What wakes a turn from another thread.
     fn notifier(&self) -> &Arc<Notifier>;

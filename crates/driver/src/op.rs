@@ -5,6 +5,7 @@
 //! Deliberately not here: how an op is carried out (`attempt`, `engine`) and who owns its buffers
 //! (`ops`).
 
+use std::num::NonZero;
 use std::os::fd::RawFd;
 
 use libc::{c_char, c_int, c_uint, c_void, iovec, mode_t, msghdr, off_t, sockaddr, socklen_t};
@@ -52,6 +53,18 @@ impl Position {
     }
 }
 
+/// An entry of the engine's table of registered buffers: see [`buf::fixed`](crate::buf::fixed).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FixedIndex(pub(crate) NonZero<u16>);
+
+impl FixedIndex {
+    /// The number of the entry.
+    #[inline]
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
 macro_rules! ops {
     ($( $(#[$doc:meta])* $name:ident { $( $field:ident : $kind:ty ),* $(,)? } )*) => {
         /// One operation as plain data. The result of each is what its system call returns, or
@@ -90,10 +103,11 @@ macro_rules! ops {
 ops! {
     /// Does nothing and completes with 0.
     Nop {}
-    /// `pread(2)` or `read(2)`: bytes read, 0 at the end of the file.
-    Read { handle: Handle, buf: *mut u8, len: u32, position: Position }
-    /// `pwrite(2)` or `write(2)`: bytes written.
-    Write { handle: Handle, buf: *const u8, len: u32, position: Position }
+    /// `pread(2)` or `read(2)`: bytes read, 0 at the end of the file. Where the memory lies in a
+    /// registered buffer of the engine's, `fixed` says in which.
+    Read { handle: Handle, buf: *mut u8, len: u32, position: Position, fixed: Option<FixedIndex> }
+    /// `pwrite(2)` or `write(2)`: bytes written. `fixed` as for `Read`.
+    Write { handle: Handle, buf: *const u8, len: u32, position: Position, fixed: Option<FixedIndex> }
     /// `preadv(2)`: as `Read`, into several buffers.
     ReadVectored { handle: Handle, iov: *const iovec, count: u32, position: Position }
     /// `pwritev(2)`: as `Write`, from several buffers.

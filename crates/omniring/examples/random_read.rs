@@ -17,7 +17,7 @@ use std::time::Duration;
 use clap::Parser;
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use omniring::buf::AlignedBuf;
+use omniring::buf::{AlignedBuf, FixedPool, HugePages, IoBufMut, PoolError};
 use omniring::fs::{File, OpenOptions};
 use omniring::time::{now, sleep};
 use omniring::{Engine, Runtime};
@@ -40,12 +40,21 @@ struct Arguments {
     /// Seconds to measure
     #[arg(long, default_value_t = 2.0, value_parser = seconds, allow_negative_numbers = true)]
     seconds: f64,
+    /// Stop after so many reads instead, for counting their instructions
+    #[arg(long, value_name = "COUNT")]
+    reads: Option<u64>,
     /// Mebibytes at the start of the file to read from; the whole file if it is shorter
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     span: u64,
     /// Read past the page cache (O_DIRECT)
     #[arg(long)]
     direct: bool,
+    /// Read into registered buffers; fails where that is not possible
+    #[arg(long)]
+    fixed: bool,
+    /// Have the registered buffers on huge pages
+    #[arg(long, requires = "fixed")]
+    huge_pages: bool,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -74,6 +83,7 @@ fn main() -> ExitCode {
 /// What the tasks share.
 struct Progress {
     read_count: Cell<u64>,
+    read_count_max: u64,
     stop: Cell<bool>,
 }
 
@@ -105,21 +115,34 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         if block_count == 0 {
             return Err("has less than one block to read; give a larger file or span".into());
         }
-        let progress = Rc::new(Progress { read_count: Cell::new(0), stop: Cell::new(false) });
-        let tasks: Vec<_> = (0..arguments.depth)
-            .map(|seed| {
-                let random = fastrand::Rng::with_seed(seed.into());
-                let block_size = arguments.block_size as usize;
-                omniring::spawn(read(
-                    file.clone(),
-                    random,
-                    block_count,
-                    block_size,
-                    progress.clone(),
-                ))
-            })
-            .collect();
+        let progress = Rc::new(Progress {
+            read_count: Cell::new(0),
+            read_count_max: arguments.reads.unwrap_or(u64::MAX),
+            stop: Cell::new(false),
+        });
+        let block_size = arguments.block_size as usize;
+        let pool = if arguments.fixed { Some(pool(arguments)?) } else { None };
+        let mut tasks = Vec::new();
+        for seed in 0..arguments.depth {
+            let reader = Reader {
+                file: file.clone(),
+                random: fastrand::Rng::with_seed(seed.into()),
+                block_count,
+                block_size,
+                progress: progress.clone(),
+            };
+            tasks.push(match &pool {
+                Some(pool) => omniring::spawn(reader.run(pool.try_take(block_size)?)),
+                None => omniring::spawn(reader.run(AlignedBuf::new(block_size, ALIGNMENT))),
+            });
+        }
 
+        if arguments.reads.is_some() {
+            for task in tasks {
+                task.await??;
+            }
+            return Ok(());
+        }
         sleep(WARM_UP).await;
         let (started, before) = (now(), getrusage(UsageWho::RUSAGE_SELF)?);
         let first_count = progress.read_count.get();
@@ -140,24 +163,42 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     })
 }
 
-async fn read(
+/// A registered buffer for each task.
+fn pool(arguments: &Arguments) -> Result<FixedPool, PoolError> {
+    let pages = if arguments.huge_pages { HugePages::Required } else { HugePages::No };
+    FixedPool::builder()
+        .class(arguments.block_size as usize, arguments.depth as usize)
+        .alignment(ALIGNMENT)
+        .huge_pages(pages)
+        .require_registered(true)
+        .build()
+}
+
+struct Reader {
     file: File,
-    mut random: fastrand::Rng,
+    random: fastrand::Rng,
     block_count: u64,
     block_size: usize,
     progress: Rc<Progress>,
-) -> std::io::Result<()> {
-    let mut buf = AlignedBuf::new(block_size, ALIGNMENT);
-    while !progress.stop.get() {
-        let offset = random.u64(..block_count) * block_size as u64;
-        let (result, filled) = file.read_at(buf, offset).await;
-        if result? != block_size {
-            return Err(ErrorKind::UnexpectedEof.into());
+}
+
+impl Reader {
+    async fn run(mut self, mut buf: impl IoBufMut) -> std::io::Result<()> {
+        while !self.progress.stop.get() {
+            let offset = self.random.u64(..self.block_count) * self.block_size as u64;
+            let (result, filled) = self.file.read_at(buf, offset).await;
+            if result? != self.block_size {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            let read_count = self.progress.read_count.get() + 1;
+            self.progress.read_count.set(read_count);
+            if read_count >= self.progress.read_count_max {
+                break;
+            }
+            buf = filled;
         }
-        progress.read_count.set(progress.read_count.get() + 1);
-        buf = filled;
+        Ok(())
     }
-    Ok(())
 }
 
 fn cpu_us(usage: &Usage) -> i64 {

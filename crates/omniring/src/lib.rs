@@ -28,6 +28,7 @@
 //! go to [`spawn_blocking`]. [`sync`] has channels and locks.
 
 mod blocking;
+pub mod buf;
 mod executor;
 pub mod fs;
 mod io;
@@ -41,7 +42,6 @@ mod yielding;
 pub use omniring_driver::op::{Op, Opcode};
 pub use omniring_driver::{
     ENGINE_VARIABLE, EngineName as Engine, OpFuture, Operation, StartError, Support, UnknownEngine,
-    buf,
 };
 
 pub use blocking::spawn_blocking;

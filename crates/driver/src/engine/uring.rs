@@ -7,6 +7,7 @@
 //! A full queue costs an entry, never an op: when even that makes no room, ops and cancels wait in
 //! the backlog, in order.
 
+mod buffers;
 mod encode;
 mod ring;
 
@@ -17,14 +18,15 @@ use std::time::Duration;
 
 use linux_raw_sys::io_uring as sys;
 
+use self::buffers::BufferTable;
 use self::encode::{encode, encode_cancel, encode_poll_always, ring_opcode};
 use self::ring::{Ring, RingWait, Sqe};
-use super::{Engine, Submitted, Support, Wait};
+use super::{Engine, Refused, Submitted, Support, Wait};
 use crate::attempt::{Attempt, Class, Outcome, attempt};
 use crate::clock::Instant;
 use crate::diagnosis::{Failure, Step};
 use crate::notify::Notifier;
-use crate::op::{Completion, Handle, Op, Opcode};
+use crate::op::{Completion, FixedIndex, Handle, Op, Opcode};
 use crate::pool::Pool;
 use crate::table::{Key, Table};
 
@@ -42,6 +44,8 @@ pub(crate) struct Uring {
     entry_counts: (u32, u32),
     /// Whether the notifier's poll is armed.
     is_notifiable: bool,
+    /// Registered buffers, from the first on.
+    buffers: Option<BufferTable>,
     /// What found the submission queue full.
     backlog: VecDeque<Sqe>,
     /// Ended outside of a turn; the next one hands them out.
@@ -76,6 +80,7 @@ impl Uring {
             support,
             entry_counts: (entry_count, entry_count_got),
             is_notifiable: false,
+            buffers: None,
             backlog: VecDeque::new(),
             ended: Vec::new(),
             outcomes: Vec::new(),
@@ -359,6 +364,25 @@ impl Engine for Uring {
     }
 
     fn forget(&mut self, _handle: Handle) {}
+
+    unsafe fn register_buffer(
+        &mut self,
+        start: *mut u8,
+        len: usize,
+    ) -> Result<FixedIndex, Refused> {
+        let buffers = match &mut self.buffers {
+            Some(buffers) => buffers,
+            None => self.buffers.insert(BufferTable::new(&self.ring)?),
+        };
+        // SAFETY: the caller's contract.
+        unsafe { buffers.register(&self.ring, start, len) }
+    }
+
+    fn unregister_buffer(&mut self, index: FixedIndex) {
+        if let Some(buffers) = &mut self.buffers {
+            buffers.unregister(&self.ring, index);
+        }
+    }
 
     fn notifier(&self) -> &Arc<Notifier> {
         &self.notifier

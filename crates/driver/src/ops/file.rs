@@ -12,7 +12,7 @@ use crate::buf::{IoBuf, IoBufMut};
 use crate::driver::Driver;
 use crate::future::{OpFuture, Operation};
 use crate::handle::{SharedHandle, owned_fd};
-use crate::op::{Completion, Handle, Op, Position};
+use crate::op::{Completion, FixedIndex, Handle, Op, Position};
 
 /// `iovec`s in one call at most (`UIO_MAXIOV`); more buffers are used in part.
 pub(super) const IOV_MAX: usize = 1024;
@@ -44,6 +44,12 @@ pub fn nop(driver: &Rc<Driver>) -> OpFuture<Nop> {
     OpFuture::new(Nop { driver: driver.clone() })
 }
 
+/// Where `buf` is registered, if that is with the driver that is to use it.
+#[inline]
+pub(super) fn fixed_index<B: IoBuf>(buf: &B, handle: &SharedHandle) -> Option<FixedIndex> {
+    buf.registration()?.index_on(handle.driver())
+}
+
 /// See [`read`].
 pub struct Read<B> {
     handle: SharedHandle,
@@ -66,6 +72,7 @@ unsafe impl<B: IoBufMut> Operation for Read<B> {
             buf: self.buf.as_mut_ptr(),
             len: op_len(self.buf.capacity()),
             position: self.position,
+            fixed: fixed_index(&self.buf, &self.handle),
         }
     }
 
@@ -112,6 +119,7 @@ unsafe impl<B: IoBuf> Operation for Write<B> {
             buf: self.buf.as_ptr(),
             len: op_len(self.buf.len()),
             position: self.position,
+            fixed: fixed_index(&self.buf, &self.handle),
         }
     }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use libc::iovec;
 
-use super::file::{IOV_MAX, filled, iovec_mut};
+use super::file::{IOV_MAX, filled, fixed_index, iovec_mut};
 use super::{LEN_MAX, count, op_len};
 use crate::buf::IoBufMut;
 use crate::driver::Driver;
@@ -52,19 +52,18 @@ unsafe impl<B: IoBufMut> Operation for ReadRun<B> {
     }
 
     fn prepare(&mut self) -> Op {
-        let handle = self.handle.handle();
         match &mut self.run {
             Run::Several(requests) if !self.alone => {
                 self.iov = requests.iter_mut().map(|request| iovec_mut(&mut request.buf)).collect();
                 Op::ReadVectored {
-                    handle,
+                    handle: self.handle.handle(),
                     iov: self.iov.as_ptr(),
                     count: self.iov.len() as u32,
                     position: Position::At(requests[0].offset),
                 }
             }
-            Run::One(request) => request.read(handle),
-            Run::Several(requests) => requests[0].read(handle),
+            Run::One(request) => request.read(&self.handle),
+            Run::Several(requests) => requests[0].read(&self.handle),
         }
     }
 
@@ -74,12 +73,13 @@ unsafe impl<B: IoBufMut> Operation for ReadRun<B> {
 }
 
 impl<B: IoBufMut> Request<B> {
-    fn read(&mut self, handle: crate::op::Handle) -> Op {
+    fn read(&mut self, handle: &SharedHandle) -> Op {
         Op::Read {
-            handle,
+            handle: handle.handle(),
             buf: self.buf.as_mut_ptr(),
             len: op_len(self.buf.capacity()),
             position: Position::At(self.offset),
+            fixed: fixed_index(&self.buf, handle),
         }
     }
 }

@@ -48,11 +48,11 @@ conformance!(
     whole_files_are_read_and_written,
 );
 
-fn scratch() -> tempfile::TempDir {
+pub fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-async fn new_file(path: &Path) -> File {
+pub async fn new_file(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).create(true).open(path).await.unwrap()
 }
 
@@ -63,7 +63,7 @@ fn with_file(runtime: &Runtime, case: impl AsyncFnOnce(File, &Path)) {
     runtime.block_on(async { case(new_file(&path).await, &path).await });
 }
 
-fn pattern(len: usize) -> Vec<u8> {
+pub fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at * 7 + at / 251) as u8).collect()
 }
 
@@ -329,7 +329,7 @@ fn reading_a_directory_fails(runtime: &Runtime) {
 }
 
 /// A file of 64 KiB opened past the page cache, with the alignment it needs.
-async fn direct_file(path: &Path) -> Option<(File, usize)> {
+pub async fn direct_file(path: &Path) -> Option<(File, usize)> {
     std::fs::write(path, pattern(1 << 16)).unwrap();
     match OpenOptions::new().read(true).write(true).direct(true).open(path).await {
         Ok(file) => {

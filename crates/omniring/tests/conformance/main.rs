@@ -9,6 +9,7 @@ mod loopback;
 mod basics;
 mod cancel;
 mod files;
+mod fixed;
 mod lifecycle;
 mod options;
 mod paths;

@@ -5,7 +5,7 @@ use linux_raw_sys::io_uring as sys;
 use sys::io_uring_op as code;
 
 use super::ring::Sqe;
-use crate::op::{Op, Opcode, Position};
+use crate::op::{FixedIndex, Op, Opcode, Position};
 
 /// The kernel's opcode for ops of this kind, if the ring has one that does exactly the same.
 pub(super) fn ring_opcode(opcode: Opcode) -> Option<code> {
@@ -58,7 +58,7 @@ pub(super) fn encode(op: &Op, user_data: u64, sqe: &mut Sqe) {
     let entry = |code: code, fd: c_int| Sqe { opcode: code as u8, fd, user_data, ..Sqe::default() };
     match *op {
         Op::Nop {} => *sqe = entry(code::IORING_OP_NOP, -1),
-        Op::Read { handle, buf, len, position } => {
+        Op::Read { handle, buf, len, position, fixed: None } => {
             *sqe = Sqe {
                 addr: buf as u64,
                 len,
@@ -66,12 +66,30 @@ pub(super) fn encode(op: &Op, user_data: u64, sqe: &mut Sqe) {
                 ..entry(code::IORING_OP_READ, handle.fd())
             }
         }
-        Op::Write { handle, buf, len, position } => {
+        Op::Read { handle, buf, len, position, fixed: Some(index) } => {
+            *sqe = Sqe {
+                addr: buf as u64,
+                len,
+                off: offset(position),
+                buf_index: index.get(),
+                ..entry(code::IORING_OP_READ_FIXED, handle.fd())
+            }
+        }
+        Op::Write { handle, buf, len, position, fixed: None } => {
             *sqe = Sqe {
                 addr: buf as u64,
                 len,
                 off: offset(position),
                 ..entry(code::IORING_OP_WRITE, handle.fd())
+            }
+        }
+        Op::Write { handle, buf, len, position, fixed: Some(index) } => {
+            *sqe = Sqe {
+                addr: buf as u64,
+                len,
+                off: offset(position),
+                buf_index: index.get(),
+                ..entry(code::IORING_OP_WRITE_FIXED, handle.fd())
             }
         }
         Op::ReadVectored { handle, iov, count, position } => {
@@ -262,4 +280,38 @@ pub(super) fn encode_poll_always(fd: c_int) -> Sqe {
 /// Cancels the submission with this user data.
 pub(super) fn encode_cancel(user_data: u64) -> Sqe {
     Sqe { opcode: code::IORING_OP_ASYNC_CANCEL as u8, fd: -1, addr: user_data, ..Sqe::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZero;
+
+    use super::*;
+    use crate::op::Handle;
+
+    #[test]
+    fn registered_memory_takes_the_registered_form() {
+        let (handle, position) = (Handle::from_fd(3), Position::At(8));
+        let mut memory = [0; 16];
+        let buf = memory.as_mut_ptr();
+        for (fixed, read, write, index) in [
+            (None, code::IORING_OP_READ, code::IORING_OP_WRITE, 0),
+            (
+                NonZero::new(7).map(FixedIndex),
+                code::IORING_OP_READ_FIXED,
+                code::IORING_OP_WRITE_FIXED,
+                7,
+            ),
+        ] {
+            for (op, code) in [
+                (Op::Read { handle, buf, len: 16, position, fixed }, read),
+                (Op::Write { handle, buf, len: 16, position, fixed }, write),
+            ] {
+                let mut sqe = Sqe::default();
+                encode(&op, 1, &mut sqe);
+                assert_eq!((sqe.opcode, sqe.buf_index), (code as u8, index));
+                assert_eq!((sqe.fd, sqe.off, sqe.addr, sqe.len), (3, 8, buf as u64, 16));
+            }
+        }
+    }
 }

@@ -236,8 +236,8 @@ impl Ring {
     /// `io_uring_register(2)`.
     ///
     /// # Safety
-    /// `arg` points at what `operation` takes, `count` times.
-    unsafe fn register(
+    /// `arg` points at what `operation` takes, and `count` is what goes with it.
+    pub(crate) unsafe fn register(
         &self,
         operation: sys::io_uring_register_op,
         arg: *mut c_void,
