@@ -5,7 +5,7 @@ use linux_raw_sys::io_uring as sys;
 use sys::io_uring_op as code;
 
 use super::ring::Sqe;
-use crate::op::{FixedIndex, Op, Opcode, Position};
+use crate::op::{Op, Opcode, Position};
 
 /// The kernel's opcode for ops of this kind, if the ring has one that does exactly the same.
 pub(super) fn ring_opcode(opcode: Opcode) -> Option<code> {
@@ -287,7 +287,7 @@ mod tests {
     use std::num::NonZero;
 
     use super::*;
-    use crate::op::Handle;
+    use crate::op::{FixedIndex, Handle};
 
     #[test]
     fn registered_memory_takes_the_registered_form() {
