@@ -20,7 +20,7 @@ use crate::clock;
 use crate::error::plain;
 use crate::measure::Usage;
 use crate::subject::child::Absence;
-use crate::workload::{Shape, Source, Workload};
+use crate::workload::{Shape, Source, Tier, Workload};
 
 /// An engine of fio and how it is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,7 @@ impl Backend {
     /// Whether it runs the workload in the way of the other rows.
     pub fn runs(self, workload: &Workload) -> bool {
         match workload.shape {
+            Shape::Read { .. } if workload.tier == Tier::Fixed => self == Backend::IoUringFixed,
             Shape::Read { .. } => true,
             // In batches, fio no longer waits for each fdatasync.
             Shape::WriteSync { .. } => self != Backend::IoUringFixed,

@@ -6,13 +6,13 @@
 //! | module | job |
 //! |---|---|
 //! | [`workload`] | the closed list of what is measured |
-//! | [`contender`] | who is measured: the floor, the engines, fio |
+//! | [`contender`] | who is measured: the floor, the engines, fio; and who by default |
 //! | [`subject`] | the child process that runs one workload on one engine |
 //! | [`protocol`] | what the bench and a subject say to each other |
 //! | [`load`] | the load generator of the echo rows |
 //! | [`fio`] | fio's engines as rows |
 //! | [`schedule`] | alternating slices, so that ratios hold on a noisy machine |
-//! | [`measure`] | processor time, histograms, medians, paired ratios |
+//! | [`measure`], [`syscalls`] | processor time, system calls, histograms, medians, paired ratios |
 //! | [`row`] | a row, as it is printed |
 //! | [`target`] | the file: made, never overwritten, removed |
 //! | [`machine`], [`neighbours`], [`warnings`] | where it was measured, and what may mislead |
@@ -45,6 +45,7 @@ pub mod row;
 pub mod schedule;
 mod select;
 pub mod subject;
+pub mod syscalls;
 pub mod target;
 pub mod warnings;
 pub mod workload;
@@ -61,14 +62,15 @@ use crate::neighbours::Watch;
 use crate::progress::Progress;
 use crate::row::Row;
 use crate::schedule::Plan;
+use crate::syscalls::SyscallCounter;
 use crate::target::Target;
 use crate::workload::Workload;
 
 /// Seconds per row unless told otherwise: the whole run stays under 4 minutes.
-const SECONDS_DEFAULT: f64 = 1.5;
+const SECONDS_DEFAULT: f64 = 1.0;
 
 /// Seconds per row of a quick run: the whole run stays under 60 seconds.
-const SECONDS_QUICK: f64 = 0.4;
+const SECONDS_QUICK: f64 = 0.25;
 
 /// Seconds per row that are accepted.
 const SECONDS_RANGE: std::ops::RangeInclusive<f64> = 0.05..=3600.0;
@@ -82,7 +84,8 @@ const BYTES_QUICK: u64 = 256 << 20;
 /// What to measure, as the command line says it.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Engines, comma separated; all of them if `None`.
+    /// Engines, comma separated, on whatever workloads they run; if `None`, the
+    /// main ones on all workloads and the others on the headline ones.
     pub engines: Option<String>,
     /// Workloads, comma separated; all of them if `None`.
     pub workloads: Option<String>,
@@ -130,7 +133,7 @@ pub fn run(options: &Options) -> Result<Outcome, Error> {
         None => BYTES_DEFAULT,
     };
     let contenders = contender::select(options.engines.as_deref())?;
-    let grid = grid(&workloads, &contenders, options.quick);
+    let grid = grid(&workloads, &contenders, options);
     let rows_wanted: usize = grid.iter().map(|(_, contenders)| contenders.len()).sum();
     if rows_wanted == 0 {
         return Err(Error::NothingToRun);
@@ -142,7 +145,8 @@ pub fn run(options: &Options) -> Result<Outcome, Error> {
     let target = prepare(&grid, options.file.as_deref(), bytes, &progress)?;
     let machine = Machine::observe(target.as_ref().map(Target::path));
     let mut warnings = warnings::before(&machine, target.as_ref(), bytes, block_max(&grid));
-    let plan = Plan::for_seconds(seconds);
+    let uncounted = SyscallCounter::available().err();
+    let plan = Plan { counts_syscalls: uncounted.is_none(), ..Plan::for_seconds(seconds) };
 
     progress.measuring(rows_wanted);
     let mut rows = Vec::with_capacity(rows_wanted);
@@ -157,17 +161,28 @@ pub fn run(options: &Options) -> Result<Outcome, Error> {
     if options.engines.is_none() && fio::version().is_none() {
         warnings.push("fio is not installed: its rows are left out".to_owned());
     }
+    if let Some(reason) = uncounted {
+        warnings.push(format!("system calls are not counted: {reason}"));
+    }
     let settings = settings(plan, target.as_ref());
     Ok(Outcome { rows, machine, warnings, settings, elapsed: start.elapsed() })
 }
 
 type Grid<'a> = Vec<(&'static Workload, Vec<&'a Contender>)>;
 
-/// Which contenders run which workloads.
-fn grid<'a>(workloads: &[&'static Workload], contenders: &'a [Contender], quick: bool) -> Grid<'a> {
+/// Which contenders run which workloads: those that were named whatever they can,
+/// and otherwise what makes a run of bearable length.
+fn grid<'a>(
+    workloads: &[&'static Workload],
+    contenders: &'a [Contender],
+    options: &Options,
+) -> Grid<'a> {
     let of = |workload: &'static Workload| {
-        let able: Vec<&Contender> =
-            contenders.iter().filter(|contender| contender.runs(workload, quick)).collect();
+        let runs = |contender: &&Contender| match &options.engines {
+            Some(_) => contender.runs(workload),
+            None => contender.runs_unnamed(workload, options.quick),
+        };
+        let able: Vec<&Contender> = contenders.iter().filter(runs).collect();
         (workload, able)
     };
     workloads.iter().map(|workload| of(workload)).filter(|(_, able)| !able.is_empty()).collect()
@@ -219,4 +234,48 @@ fn settings(plan: Plan, target: Option<&Target>) -> String {
         );
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a row takes beyond its slices: starting and ending the process.
+    const BEYOND_S: f64 = 0.05;
+    const BEYOND_FIO_S: f64 = 0.4;
+    /// Making the file, and bringing it into the page cache.
+    const FILE_S: f64 = 5.0;
+
+    fn seconds_of_a_run(quick: bool, seconds: f64) -> f64 {
+        // The engines of all machines, and fio whether or not it is here.
+        let contenders = contender::all();
+        let workloads = workload::select(None).unwrap();
+        let options = Options { quick, ..Options::default() };
+        let plan = Plan { counts_syscalls: true, ..Plan::for_seconds(seconds) };
+        let of = |contender: &Contender| match contender {
+            Contender::Fio(_) => plan.row().as_secs_f64() + BEYOND_FIO_S,
+            _ => plan.lane().as_secs_f64() + BEYOND_S,
+        };
+        let rows = grid(&workloads, &contenders, &options);
+        FILE_S + rows.iter().flat_map(|(_, row)| row).map(|contender| of(contender)).sum::<f64>()
+    }
+
+    #[test]
+    fn a_run_is_as_short_as_the_help_says() {
+        let whole = seconds_of_a_run(false, SECONDS_DEFAULT);
+        assert!(whole < 240.0, "{whole}");
+        let quick = seconds_of_a_run(true, SECONDS_QUICK);
+        assert!(quick < 60.0, "{quick}");
+    }
+
+    #[test]
+    fn a_named_engine_runs_whatever_it_can() {
+        let contenders = vec![Contender::Engine("poll".to_owned())];
+        let workloads = workload::select(Some("read-direct-8k-d32")).unwrap();
+        let rows = |engines: Option<&str>| {
+            let options = Options { engines: engines.map(str::to_owned), ..Options::default() };
+            grid(&workloads, &contenders, &options).len()
+        };
+        assert_eq!((rows(None), rows(Some("poll"))), (0, 1));
+    }
 }

@@ -153,6 +153,8 @@ pub struct Slice {
     pub usage: Usage,
     /// Bytes that the subject had fetched from devices, if known.
     pub device_bytes: Option<u64>,
+    /// System calls of the subject, if this slice was for counting them.
+    pub syscalls: Option<u64>,
     /// Latencies of the ops.
     pub latency: Latency,
 }
@@ -171,6 +173,11 @@ impl Slice {
     /// Context switches per op.
     pub fn context_switches_per_op(&self) -> f64 {
         ratio(self.usage.context_switches as f64, self.ops as f64)
+    }
+
+    /// System calls per op, if they were counted.
+    pub fn syscalls_per_op(&self) -> Option<f64> {
+        self.syscalls.filter(|_| self.ops > 0).map(|calls| ratio(calls as f64, self.ops as f64))
     }
 }
 

@@ -17,6 +17,9 @@ use crate::measure::{Latency, Slice, Usage};
 pub struct Request {
     /// Length of the slice in milliseconds.
     pub run_ms: u64,
+    /// Whether to count system calls, which makes each of them slower.
+    #[serde(default)]
+    pub count_syscalls: bool,
 }
 
 /// From the subject.
@@ -49,6 +52,7 @@ pub struct SliceLine {
     elapsed_ns: u64,
     usage: Usage,
     device_bytes: Option<u64>,
+    syscalls: Option<u64>,
     latency: String,
 }
 
@@ -59,6 +63,7 @@ impl From<&Slice> for SliceLine {
             elapsed_ns: slice.elapsed.as_nanos() as u64,
             usage: slice.usage,
             device_bytes: slice.device_bytes,
+            syscalls: slice.syscalls,
             latency: slice.latency.encode(),
         }
     }
@@ -73,6 +78,7 @@ impl TryFrom<SliceLine> for Slice {
             elapsed: Duration::from_nanos(line.elapsed_ns),
             usage: line.usage,
             device_bytes: line.device_bytes,
+            syscalls: line.syscalls,
             latency: Latency::decode(&line.latency)?,
         })
     }
@@ -89,6 +95,7 @@ mod tests {
             elapsed: Duration::from_millis(250),
             usage: Usage { user_us: 1, system_us: 2, context_switches: 3 },
             device_bytes: Some(4096),
+            syscalls: Some(12),
             latency: Latency::new(),
         };
         slice.latency.record(Duration::from_micros(90));
@@ -97,12 +104,13 @@ mod tests {
         let Reply::Slice(back) = serde_json::from_str(&line).unwrap() else { panic!("{line}") };
         let back = Slice::try_from(back).unwrap();
         assert_eq!((back.ops, back.elapsed, back.usage), (slice.ops, slice.elapsed, slice.usage));
+        assert_eq!((back.device_bytes, back.syscalls), (slice.device_bytes, slice.syscalls));
         assert_eq!(back.latency, slice.latency);
     }
 
     #[test]
     fn a_request_is_what_the_documentation_says() {
         let request: Request = serde_json::from_str(r#"{"run_ms":250}"#).unwrap();
-        assert_eq!(request.run_ms, 250);
+        assert_eq!(request, Request { run_ms: 250, count_syscalls: false });
     }
 }

@@ -35,6 +35,9 @@ pub struct Row {
     pub cpu_system_us_per_op: Option<f64>,
     /// Context switches per op, median over slices.
     pub context_switches_per_op: Option<f64>,
+    /// System calls per op, counted in a slice of its own; absent where they cannot
+    /// be counted.
+    pub syscalls_per_op: Option<f64>,
     /// Median latency in microseconds.
     pub p50_us: Option<f64>,
     /// Latency in microseconds that 99 % of the ops stayed within.

@@ -19,7 +19,7 @@ use crate::measure::{Slice, median};
 use crate::progress::Progress;
 use crate::row::{Reference, References, Row};
 use crate::subject::child::{Absence, SubjectProcess, command};
-use crate::subject::{FLOOR, Spec};
+use crate::subject::{FLOOR, MAPPING, Spec};
 use crate::target::Target;
 use crate::workload::{Shape, Source, Workload};
 
@@ -40,6 +40,12 @@ const LOAD_MARGIN: Duration = Duration::from_millis(15);
 /// for its rate to say more about the load than about the server.
 const SATURATED: f64 = 0.93;
 
+/// The engine with a kernel thread that submits.
+const SUBMISSION_THREAD_ENGINE: &str = "uring-sqpoll";
+
+/// Up to so many cores that thread has none to itself.
+const CORES_STARVED: usize = 2;
+
 /// Share of the bytes read that may come from the device in a row that is to be
 /// served by the page cache.
 const COLD_SHARE_MAX: f64 = 0.01;
@@ -53,6 +59,8 @@ pub struct Plan {
     pub rounds: u32,
     /// Length of the uncounted first slice.
     pub warm_up: Duration,
+    /// Whether a last slice counts system calls.
+    pub counts_syscalls: bool,
 }
 
 impl Plan {
@@ -61,12 +69,19 @@ impl Plan {
         let total = Duration::from_secs_f64(seconds);
         let slice = (total / ROUNDS_WANTED).clamp(SLICE_MIN, SLICE_MAX).min(total);
         let rounds = (total.as_secs_f64() / slice.as_secs_f64()).round().max(1.0);
-        Plan { slice, rounds: rounds as u32, warm_up: slice.min(Duration::from_millis(100)) }
+        let warm_up = slice.min(Duration::from_millis(100));
+        Plan { slice, rounds: rounds as u32, warm_up, counts_syscalls: false }
     }
 
-    /// Time for one row.
+    /// Time that one row is measured for.
     pub fn row(&self) -> Duration {
         self.slice * self.rounds
+    }
+
+    /// Time for one row that runs in slices, those that do not count included.
+    pub fn lane(&self) -> Duration {
+        let counting = if self.counts_syscalls { SLICE_MIN } else { Duration::ZERO };
+        self.warm_up + self.row() + counting
     }
 }
 
@@ -76,6 +91,7 @@ struct Lane {
     state: Result<SubjectProcess, Absence>,
     load: Option<Load>,
     slices: Vec<Slice>,
+    syscalls_per_op: Option<f64>,
 }
 
 /// Measures one workload, and returns a row for each contender, in their order.
@@ -99,6 +115,7 @@ pub fn run(
             state: start(&contender.name(), workload, target),
             load: None,
             slices: Vec::new(),
+            syscalls_per_op: None,
         })
         .collect();
     alternate(workload, &mut lanes, plan, progress);
@@ -173,24 +190,50 @@ fn alternate(workload: &Workload, lanes: &mut [Lane], plan: Plan, progress: &Pro
             lanes[index].step(workload, plan.slice);
         }
     }
+    if plan.counts_syscalls {
+        for lane in lanes.iter_mut() {
+            lane.count_syscalls(workload);
+        }
+    }
 }
 
 impl Lane {
     /// One slice, or nothing if the row has failed before.
     fn step(&mut self, workload: &Workload, length: Duration) {
-        let Ok(process) = &mut self.state else { return };
+        if let Some(slice) = self.slice(workload, length, false) {
+            self.slices.push(slice);
+        }
+    }
+
+    /// One slice that counts for nothing but its system calls.
+    fn count_syscalls(&mut self, workload: &Workload) {
+        let slice = self.slice(workload, SLICE_MIN, true);
+        self.syscalls_per_op = slice.and_then(|slice| slice.syscalls_per_op());
+    }
+
+    fn slice(
+        &mut self,
+        workload: &Workload,
+        length: Duration,
+        count_syscalls: bool,
+    ) -> Option<Slice> {
+        let process = self.state.as_mut().ok()?;
         let outcome = match (workload.shape, process.port()) {
             (Shape::Echo { connections }, Some(port)) => {
-                echo_slice(process, &mut self.load, port, connections, length)
+                let load = &mut self.load;
+                echo_slice(process, load, port, connections, length, count_syscalls)
             }
             (Shape::Echo { .. }, None) => {
                 Err(Absence::Failed("the echo server has no port".to_owned()))
             }
-            _ => process.run(length),
+            _ => process.run(length, count_syscalls),
         };
         match outcome {
-            Ok(slice) => self.slices.push(slice),
-            Err(absence) => self.state = Err(absence),
+            Ok(slice) => Some(slice),
+            Err(absence) => {
+                self.state = Err(absence);
+                None
+            }
         }
     }
 }
@@ -202,6 +245,7 @@ fn echo_slice(
     port: u16,
     connections: usize,
     length: Duration,
+    count_syscalls: bool,
 ) -> Result<Slice, Absence> {
     let (slice, served) = std::thread::scope(|scope| {
         let generator = scope.spawn(|| {
@@ -217,7 +261,7 @@ fn echo_slice(
             };
             load.run(length + LOAD_MARGIN)
         });
-        let slice = process.run(length);
+        let slice = process.run(length, count_syscalls);
         (slice, generator.join().expect("the load generator does not panic"))
     });
     let mut slice = slice?;
@@ -247,12 +291,32 @@ fn finish(workload: &Workload, lane: Lane, references: &References) -> Row {
     drop(lane.load);
     process.finish();
     let mut row = Row::of_slices(&lane.name, workload, &lane.slices, references);
+    row.syscalls_per_op = lane.syscalls_per_op;
     row.warning = match workload.shape {
+        _ if lane.name == SUBMISSION_THREAD_ENGINE => starved(affinity::cores().len()),
+        Shape::Read { .. } if lane.name == MAPPING => Some(
+            "copies out of the mapping one after the other on one thread: nothing is in flight, \
+             whatever the depth of the row"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+    .or_else(|| match workload.shape {
         Shape::Echo { connections: 2.. } => unsaturated(&lane.slices),
         Shape::Read { source: Source::PageCache, block, .. } => cold(&lane.slices, block),
         _ => None,
-    };
+    });
     row
+}
+
+/// What a submission thread means for the figures on so many cores.
+fn starved(cores: usize) -> Option<String> {
+    (cores <= CORES_STARVED).then(|| {
+        format!(
+            "its submission thread, whose time is in its figures, wants a core of its own: with \
+             {cores} in all it takes it from the subject, the load or the disk's interrupts"
+        )
+    })
 }
 
 fn unsaturated(slices: &[Slice]) -> Option<String> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use omniring_bench::contender::{self, Contender};
+use omniring_bench::contender;
 use omniring_bench::error::Error;
 use omniring_bench::report::{html, rows, table};
 use omniring_bench::subject::{self, Spec};
@@ -21,9 +21,13 @@ const REPORT: &str = "omniring-report.html";
 
 /// Measure every I/O engine on this machine, on a real file and real sockets.
 ///
-/// Prints a table and writes a page, omniring-report.html. Every engine runs the
-/// same workloads, beside a bare io_uring loop (the floor) and, if it is
-/// installed, fio. Takes under 4 minutes, with --quick under one.
+/// Prints a table and writes a page, omniring-report.html. Beside the engines run
+/// a bare io_uring loop (the floor) and, if it is installed, fio. Takes under 4
+/// minutes, with --quick under one.
+///
+/// Unless --engine names others, the engines uring, aio, epoll, threads and
+/// blocking run all workloads, and the remaining ones read-direct-4k-d32,
+/// read-hot-4k-d32 and echo-64. A named engine runs every workload asked for.
 #[derive(Args)]
 pub struct Bench {
     /// Engines to run, comma separated, e.g. floor,uring,epoll,fio; a * stands for any ending
@@ -34,7 +38,7 @@ pub struct Bench {
     #[arg(long, value_name = "LIST")]
     workload: Option<String>,
 
-    /// Seconds to measure each row [default: 1.5, with --quick 0.4]
+    /// Seconds to measure each row [default: 1, with --quick 0.25]
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     seconds: Option<f64>,
 
@@ -46,7 +50,7 @@ pub struct Bench {
     #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     size: Option<String>,
 
-    /// Less of everything, in under a minute
+    /// Less of everything, in under a minute: the five engines above, fio on a few rows
     #[arg(long)]
     quick: bool,
 
@@ -118,16 +122,12 @@ fn remark(outcome: &Outcome, report: &Path) {
 fn list() -> String {
     let mut text = String::from("workloads:\n");
     for workload in WORKLOADS {
-        text += &format!("  {:22}{}\n", workload.name, workload.about);
+        text += &format!("  {:26}{}\n", workload.name, workload.about);
     }
     text += "engines:\n";
     for contender in contender::all() {
-        let about = match contender {
-            Contender::Floor => "a bare io_uring loop without driver or runtime",
-            Contender::Engine(_) => "Omniring on this engine",
-            Contender::Fio(_) => "the same through fio, file workloads only",
-        };
-        text += &format!("  {:22}{about}\n", contender.name());
+        let about = contender.about();
+        text += &format!("  {:26}{about}\n", contender.name());
     }
     text
 }

@@ -55,7 +55,10 @@ fn mistakes_are_one_line_and_exit_code_2() {
     let small = directory.join("small");
     fs::write(&small, b"x").unwrap();
     for (arguments, expected) in [
-        (&["bench", "--engine", "bogus"][..], "unknown engine 'bogus'; choose from: floor, uring"),
+        (
+            &["bench", "--engine", "bogus"][..],
+            "unknown engine 'bogus'; choose from: floor, floor-plain",
+        ),
         (&["bench", "--workload", "bogus"], "unknown workload 'bogus'; choose from: read-direct"),
         (&["bench", "--engine", "fio-bogus"], "unknown engine"),
         (&["bench", "--seconds", "0"], "--seconds 0"),

@@ -24,8 +24,15 @@ const TICKS: [f64; 6] = [50.0, 90.0, 99.0, 99.9, 99.99, 99.999];
 pub fn colour(engine: &str) -> (u8, u8, u8) {
     match engine {
         "floor" => (138, 143, 152),
+        "floor-plain" => (176, 180, 187),
+        "mmap" => (190, 110, 200),
         "uring" => (59, 130, 246),
+        "uring-sqpoll" => (96, 165, 250),
+        "uring-iopoll" => (37, 99, 200),
         "epoll" => (34, 160, 107),
+        "epoll-level" => (94, 190, 140),
+        "poll" => (150, 170, 50),
+        "select" => (180, 150, 30),
         "threads" => (224, 138, 43),
         "blocking" => (217, 83, 79),
         "aio" => (20, 158, 168),

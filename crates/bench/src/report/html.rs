@@ -172,7 +172,17 @@ fn reading() -> Markup {
                 dt { "floor" }
                 dd {
                     "the cheapest bare io_uring loop that we could write for the row: no driver, no "
-                    "runtime, no tasks. What an engine costs beyond it is the price of the framework."
+                    "runtime, no tasks. What an engine costs beyond it is the price of the framework. "
+                    "In the rows with registered buffers or leased buffers it uses what the row is "
+                    "about: registered buffers and a registered file; or multishot accept and "
+                    "receive, a ring of provided buffers and direct descriptors."
+                }
+                dt { "floor-plain" }
+                dd { "beside those, the loop with plain buffers and descriptors." }
+                dt { "mmap" }
+                dd {
+                    "copies out of a mapping of the file into a buffer, one after the other on one "
+                    "thread: what is left of a read when there is no system call."
                 }
                 @for column in COLUMNS {
                     dt { (column.name) }

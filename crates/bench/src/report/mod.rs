@@ -40,6 +40,8 @@ pub struct Column {
     pub name: &'static str,
     /// What it means and in what unit, for the legend.
     pub about: &'static str,
+    /// Whether it is on the page only, because a terminal has not the width.
+    pub page_only: bool,
     value: fn(&crate::row::Row) -> Option<String>,
 }
 
@@ -55,61 +57,84 @@ pub const COLUMNS: &[Column] = &[
     Column {
         name: "ops/s",
         about: "operations completed per second, median over slices",
+        page_only: false,
         value: |row| row.ops_per_s.map(figure),
     },
     Column {
         name: "MB/s",
         about: "millions of bytes moved per second",
+        page_only: false,
         value: |row| row.mb_per_s.map(figure),
     },
     Column {
         name: "vs uring",
         about: "difference of ops/s from uring, median of the differences within rounds",
+        page_only: false,
         value: |row| row.vs_uring_percent.map(signed_percent),
     },
     Column {
         name: "cpu us",
         about: "processor time per operation in microseconds, all threads and kernel workers \
                 of the process; median over slices",
+        page_only: false,
         value: |row| row.cpu_us_per_op.map(figure),
     },
     Column {
         name: "user",
         about: "its part in user mode",
+        page_only: false,
         value: |row| row.cpu_user_us_per_op.map(figure),
     },
     Column {
         name: "sys",
         about: "its part in the kernel",
+        page_only: false,
         value: |row| row.cpu_system_us_per_op.map(figure),
     },
     Column {
         name: "cpu/floor",
         about: "processor time per operation as a multiple of the bare ring loop's, paired \
                 within rounds",
+        page_only: false,
         value: |row| row.cpu_vs_floor.map(|ratio| format!("{ratio:.2}x")),
     },
     Column {
         name: "ctx/op",
         about: "context switches per operation",
+        page_only: false,
         value: |row| row.context_switches_per_op.map(figure),
+    },
+    Column {
+        name: "calls/op",
+        about: "system calls per operation, all threads of the process, counted by the kernel \
+                in a slice of its own that is not timed",
+        page_only: false,
+        value: |row| row.syscalls_per_op.map(figure),
     },
     Column {
         name: "p50 us",
         about: "latency in microseconds that half of the operations stayed within",
+        page_only: false,
         value: |row| row.p50_us.map(figure),
     },
     Column {
         name: "p99 us",
         about: "the same for 99 of 100 operations",
+        page_only: false,
         value: |row| row.p99_us.map(figure),
     },
     Column {
         name: "p99.9",
         about: "the same for 999 of 1000 operations",
+        page_only: false,
         value: |row| row.p999_us.map(figure),
     },
-    Column { name: "max us", about: "longest latency", value: |row| row.max_us.map(figure) },
+    Column {
+        name: "max us",
+        about: "longest latency",
+        page_only: true,
+        value: |row| row.max_us.map(figure),
+    },
 ];
 
 /// The workloads of some rows, in order, each with its rows.
@@ -134,6 +159,7 @@ pub(crate) mod sample {
             cpu_user_us_per_op: Some(0.5),
             cpu_system_us_per_op: Some(3.0),
             context_switches_per_op: Some(0.031),
+            syscalls_per_op: Some(0.094),
             p50_us: Some(410.0),
             p99_us: Some(900.0),
             p999_us: Some(1500.0),

@@ -46,6 +46,7 @@ mod tests {
             "cpu_user_us_per_op",
             "cpu_system_us_per_op",
             "context_switches_per_op",
+            "syscalls_per_op",
             "p50_us",
             "p99_us",
             "p999_us",

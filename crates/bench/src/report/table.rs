@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use comfy_table::{Cell, CellAlignment, ColumnConstraint, Table, Width, presets};
 
-use super::{COLUMNS, by_workload};
+use super::{COLUMNS, Column, by_workload};
 use crate::Outcome;
 use crate::row::Row;
 use crate::workload::Workload;
@@ -41,15 +41,16 @@ pub fn remarks(row: &Row) -> impl Iterator<Item = (&'static str, &str)> {
 }
 
 /// Least width of the columns, so that the blocks of all workloads line up.
-const WIDTHS: [u16; 13] = [18, 10, 6, 8, 6, 6, 6, 9, 6, 7, 7, 7, 9];
+const WIDTHS: [u16; 13] = [18, 10, 6, 8, 6, 6, 6, 9, 6, 8, 7, 7, 7];
 
 fn block(rows: &[Row]) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    let headings = std::iter::once("engine").chain(COLUMNS.iter().map(|column| column.name));
+    let columns: Vec<&Column> = COLUMNS.iter().filter(|column| !column.page_only).collect();
+    let headings = std::iter::once("engine").chain(columns.iter().map(|column| column.name));
     table.set_header(headings);
     for row in rows.iter().filter(|row| row.is_measured()) {
-        let cells = COLUMNS.iter().map(|column| Cell::new(column.cell(row)));
+        let cells = columns.iter().map(|column| Cell::new(column.cell(row)));
         table.add_row(std::iter::once(Cell::new(&row.engine)).chain(cells));
     }
     for ((index, column), width) in table.column_iter_mut().enumerate().zip(WIDTHS) {
@@ -75,7 +76,7 @@ mod tests {
         let mut rows = sample::rows();
         rows[0].engine = "fio io_uring fixed".to_owned();
         rows[0].ops_per_s = Some(1_234_567.0);
-        rows[0].max_us = Some(1_234_567.0);
+        rows[0].p999_us = Some(123_456.0);
         rows[0].vs_uring_percent = Some(-100.0);
         let text = render(&Outcome { rows, ..Outcome::default() });
         assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");

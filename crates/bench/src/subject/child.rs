@@ -95,9 +95,9 @@ impl SubjectProcess {
         self.port
     }
 
-    /// Has it run one slice.
-    pub fn run(&mut self, length: Duration) -> Result<Slice, Absence> {
-        let request = Request { run_ms: length.as_millis() as u64 };
+    /// Has it run one slice, for its figures or for counting its system calls.
+    pub fn run(&mut self, length: Duration, count_syscalls: bool) -> Result<Slice, Absence> {
+        let request = Request { run_ms: length.as_millis() as u64, count_syscalls };
         let line = serde_json::to_string(&request).expect("a request is plain data") + "\n";
         let written = self.input.as_mut().map(|input| input.write_all(line.as_bytes()));
         if !matches!(written, Some(Ok(()))) {
@@ -199,6 +199,6 @@ mod tests {
         let script = r#"echo '{"ready":{"port":7}}'; exit 3"#;
         let mut subject = SubjectProcess::start(shell(script)).unwrap();
         assert_eq!(subject.port(), Some(7));
-        assert!(subject.run(Duration::from_millis(10)).is_err());
+        assert!(subject.run(Duration::from_millis(10), false).is_err());
     }
 }

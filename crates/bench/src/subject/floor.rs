@@ -1,8 +1,10 @@
 //! The floor: the cheapest bare ring loop that we could write for each row, with
 //! no driver, no runtime and no tasks, so that everyone sees what those cost.
 //!
-//! It is the floor of the owned-buffer tier: plain buffers, plain files, plain
-//! sockets, single-shot ops.
+//! There is a floor for each tier of buffers. That of the owned tier has plain
+//! buffers, plain files, plain sockets and single-shot ops; that of the fixed tier
+//! registered buffers and a registered file; that of the leased tier is
+//! [`leased`]. [`mapping`] is what needs no ring at all.
 //!
 //! INV-BUF: memory that the kernel may touch belongs to the struct whose ring it
 //! is, is never moved or resized after set-up, and `ring` is declared before it,
@@ -11,6 +13,9 @@
 //! `EchoFloor` cancels and awaits them before it frees anything.
 #![allow(unsafe_code)]
 
+mod leased;
+pub mod mapping;
+
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -18,13 +23,13 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
-use io_uring::types::{CancelBuilder, Fd, FsyncFlags, Timespec};
+use io_uring::types::{CancelBuilder, Fd, Fixed, FsyncFlags, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
-use super::{SetupError, Spec, Subject, refusal_of_open};
+use super::{PLAIN_FLOOR, SetupError, Spec, Subject, refusal_of_open};
 use crate::clock::{self, Instant};
 use crate::measure::Latency;
-use crate::workload::{ALIGNMENT, ECHO_BUFFER_BYTES, Shape, Source};
+use crate::workload::{ALIGNMENT, ECHO_BUFFER_BYTES, Shape, Source, Tier, Workload};
 
 /// How the ring of a row is driven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +54,8 @@ pub struct Tuning {
 /// | page cache, depth 32 | wait 8: 1.02; 32: 1.01; no flags: 0.98-1.03; registered ring: 0.99-1.00 |
 /// | write and fdatasync, depth 8 | linked: 0.98; no flags: 0.98; wait 4: 0.94, but 0.91 of the rate |
 /// | echo, 64 connections | POLL_FIRST: 0.99-1.05; send linked to the next receive: 1.01-1.05; both at once: 1.03; no flags: 1.10; wait 4: 0.99, but it hangs with fewer connections |
-pub fn tuning(shape: Shape) -> Tuning {
-    let wait = match shape {
+pub fn tuning(workload: &Workload) -> Tuning {
+    let wait = match workload.shape {
         // What is read from the page cache completes at submit.
         Shape::Read { source: Source::Device, depth, .. } => (depth * 3 / 8).max(1),
         _ => 1,
@@ -58,16 +63,17 @@ pub fn tuning(shape: Shape) -> Tuning {
     Tuning { defer_taskrun: true, wait }
 }
 
-/// Sets a row up.
+/// Sets a row up. The plain floor runs a row of a tier without what the tier is
+/// about.
 pub fn set_up(spec: &Spec) -> Result<Box<dyn Subject>, SetupError> {
-    set_up_tuned(spec, tuning(spec.workload.shape))
-}
-
-/// Sets a row up with a tuning of one's own, for comparing them.
-pub fn set_up_tuned(spec: &Spec, tuning: Tuning) -> Result<Box<dyn Subject>, SetupError> {
-    match spec.workload.shape {
-        Shape::Echo { connections } => Ok(Box::new(EchoFloor::new(connections, tuning)?)),
-        _ => Ok(Box::new(FileFloor::new(spec, tuning)?)),
+    let tuning = tuning(spec.workload);
+    let tier = if spec.engine == PLAIN_FLOOR { Tier::Owned } else { spec.workload.tier };
+    match (spec.workload.shape, tier) {
+        (Shape::Echo { connections }, Tier::Leased) => {
+            Ok(Box::new(leased::LeasedEchoFloor::new(connections, leased::TUNING)?))
+        }
+        (Shape::Echo { connections }, _) => Ok(Box::new(EchoFloor::new(connections, tuning)?)),
+        _ => Ok(Box::new(FileFloor::new(spec, tier == Tier::Fixed, tuning)?)),
     }
 }
 
@@ -111,7 +117,7 @@ fn os_result(entry: &cqueue::Entry) -> io::Result<usize> {
 /// Memory aligned for O_DIRECT.
 #[derive(Clone)]
 #[repr(align(4096))]
-struct Page(#[allow(dead_code)] [u8; ALIGNMENT]);
+struct Page([u8; ALIGNMENT]);
 
 /// One op in flight, or one write and fdatasync pair.
 struct Slot {
@@ -128,6 +134,8 @@ struct FileFloor {
     block: usize,
     blocks: u64,
     writes: bool,
+    /// Whether the buffers and the file are registered, each under its index.
+    fixed: bool,
     /// Ops, or pairs, in flight: none between slices.
     in_flight: usize,
     tuning: Tuning,
@@ -147,7 +155,7 @@ impl Drop for FileFloor {
 const SYNC: u64 = 1 << 32;
 
 impl FileFloor {
-    fn new(spec: &Spec, tuning: Tuning) -> Result<Self, SetupError> {
+    fn new(spec: &Spec, fixed: bool, tuning: Tuning) -> Result<Self, SetupError> {
         let (block, depth, direct, writes) = match spec.workload.shape {
             Shape::Read { source, block, depth } => (block, depth, source == Source::Device, false),
             Shape::WriteSync { block, depth } => (block, depth, false, true),
@@ -160,30 +168,54 @@ impl FileFloor {
             .custom_flags(if direct { libc::O_DIRECT } else { 0 })
             .open(path)
             .map_err(|error| refusal_of_open(error, direct))?;
-        let slots = (0..depth)
+        let mut slots: Vec<Slot> = (0..depth)
             .map(|index| Slot {
                 pages: vec![Page([index as u8 + 1; ALIGNMENT]); block.div_ceil(ALIGNMENT)],
                 random: fastrand::Rng::with_seed(index as u64 + 1),
                 start: clock::now(),
             })
             .collect();
+        let ring = ring(2 * depth, tuning)?;
+        if fixed {
+            register(&ring, &file, &mut slots)?;
+        }
         Ok(FileFloor {
-            ring: ring(2 * depth, tuning)?,
+            ring,
             file,
             slots,
             block,
             blocks: spec.span / block as u64,
             writes,
+            fixed,
             in_flight: 0,
             tuning,
         })
     }
 }
 
+/// Registers the pages of each slot under its index, and the file under 0.
+fn register(ring: &IoUring, file: &File, slots: &mut [Slot]) -> Result<(), SetupError> {
+    let memory = |slot: &mut Slot| libc::iovec {
+        iov_base: slot.pages.as_mut_ptr().cast(),
+        iov_len: std::mem::size_of_val(slot.pages.as_slice()),
+    };
+    let buffers: Vec<libc::iovec> = slots.iter_mut().map(memory).collect();
+    // SAFETY: the slots outlive the ring (INV-BUF at the head of the module).
+    let registered = unsafe { ring.submitter().register_buffers(&buffers) };
+    registered.map_err(|error| match error.raw_os_error() {
+        Some(libc::ENOMEM) => SetupError::Refused(
+            "too little locked memory to register buffers; raise ulimit -l".to_owned(),
+        ),
+        _ => SetupError::from(error),
+    })?;
+    Ok(ring.submitter().register_files(&[file.as_raw_fd()])?)
+}
+
 impl Subject for FileFloor {
     fn run(&mut self, length: Duration, latency: &mut Latency) -> io::Result<u64> {
         let FileFloor { ring, file, slots, in_flight, .. } = self;
-        let (block, blocks, writes) = (self.block as u32, self.blocks, self.writes);
+        let (block, blocks) = (self.block as u32, self.blocks);
+        let (writes, fixed) = (self.writes, self.fixed);
         let wait = self.tuning.wait;
         let fd = Fd(file.as_raw_fd());
         let (submitter, mut submission, mut completion) = ring.split();
@@ -191,7 +223,10 @@ impl Subject for FileFloor {
         let op = |index: usize, slot: &mut Slot| {
             let offset = slot.random.u64(0..blocks) * u64::from(block);
             let memory = slot.pages.as_mut_ptr().cast::<u8>();
-            let entry = if writes {
+            let entry = if fixed {
+                let read = opcode::ReadFixed::new(Fixed(0), memory, block, index as u16);
+                read.offset(offset).build()
+            } else if writes {
                 opcode::Write::new(fd, memory, block).offset(offset).build()
             } else {
                 opcode::Read::new(fd, memory, block).offset(offset).build()
@@ -280,9 +315,7 @@ struct EchoFloor {
 impl EchoFloor {
     fn new(connections_max: usize, tuning: Tuning) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        // All connections may be opened before the first is accepted.
-        // SAFETY: listen takes no memory, and the descriptor is open.
-        unsafe { libc::listen(listener.as_raw_fd(), connections_max as i32 + 1) };
+        listen(&listener, connections_max);
         Ok(EchoFloor {
             ring: ring(2 * connections_max + 2, tuning)?,
             listener,
@@ -293,36 +326,42 @@ impl EchoFloor {
             tuning,
         })
     }
+}
 
-    /// Cancels whatever is in flight and waits for the last completion.
-    fn cancel_all(&mut self) -> io::Result<()> {
-        let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(CANCEL);
-        let (submitter, mut submission, mut completion) = self.ring.split();
+/// Makes room for the connections that may be opened before the first is accepted.
+fn listen(listener: &TcpListener, connections_max: usize) {
+    // SAFETY: listen takes no memory, and the descriptor is open.
+    unsafe { libc::listen(listener.as_raw_fd(), connections_max as i32 + 1) };
+}
+
+/// Cancels whatever is in flight and waits for the last completion of each op.
+fn cancel_all(ring: &mut IoUring, in_flight: &mut usize) -> io::Result<()> {
+    let cancel = opcode::AsyncCancel2::new(CancelBuilder::any()).build().user_data(CANCEL);
+    let (submitter, mut submission, mut completion) = ring.split();
+    submission.sync();
+    enter(&submitter, 0)?; // what the last slice has staged
+    submission.sync();
+    push(&mut submission, &cancel)?;
+    let mut cancelled = false;
+    while !cancelled || *in_flight > 0 {
         submission.sync();
-        enter(&submitter, 0)?; // what the last slice has staged
+        enter(&submitter, 1)?;
+        completion.sync();
         submission.sync();
-        push(&mut submission, &cancel)?;
-        let mut cancelled = false;
-        while !cancelled || self.in_flight > 0 {
-            submission.sync();
-            enter(&submitter, 1)?;
-            completion.sync();
-            submission.sync();
-            for entry in &mut completion {
-                match entry.user_data() {
-                    CANCEL => cancelled = true,
-                    DEADLINE => {}
-                    _ => self.in_flight -= 1,
-                }
+        for entry in &mut completion {
+            match entry.user_data() {
+                CANCEL => cancelled = true,
+                DEADLINE => {}
+                _ => *in_flight -= usize::from(!cqueue::more(entry.flags())),
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 impl Drop for EchoFloor {
     fn drop(&mut self) {
-        if self.cancel_all().is_err() {
+        if cancel_all(&mut self.ring, &mut self.in_flight).is_err() {
             // INV-BUF: rather leak than free what the kernel may still write to.
             std::mem::take(&mut self.connections).into_iter().for_each(std::mem::forget);
         }
@@ -451,7 +490,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         std::fs::write(&path, vec![7; 2 << 20]).unwrap();
-        for workload in ["read-direct-4k-d1", "read-direct-8k-d32", "read-hot-1k-d32"] {
+        for workload in [
+            "read-direct-4k-d1",
+            "read-direct-8k-d32",
+            "read-direct-4k-d32-fixed",
+            "read-hot-1k-d32",
+            "read-hot-4k-d32-fixed",
+        ] {
             let Some(mut subject) = set_up_or_skip(&spec(workload, Some(&path), 2 << 20)) else {
                 continue;
             };
@@ -463,6 +508,26 @@ mod tests {
             }
         }
         assert_eq!(std::fs::read(&path).unwrap(), vec![7; 2 << 20]);
+    }
+
+    #[test]
+    fn what_is_in_the_file_arrives_in_each_registered_buffer() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, vec![77; 2 << 20]).unwrap();
+        for workload in ["read-direct-4k-d32-fixed", "read-hot-4k-d32-fixed"] {
+            let spec = spec(workload, Some(&path), 2 << 20);
+            let mut floor = match FileFloor::new(&spec, true, tuning(spec.workload)) {
+                Ok(floor) => floor,
+                Err(error) => {
+                    let _ = writeln!(io::stderr(), "skipped: {error:?}");
+                    continue;
+                }
+            };
+            assert!(floor.slots.iter().all(|slot| slot.pages[0].0 != [77; ALIGNMENT]));
+            floor.run(Duration::from_millis(20), &mut Latency::new()).unwrap();
+            assert!(floor.slots.iter().all(|slot| slot.pages[0].0 == [77; ALIGNMENT]));
+        }
     }
 
     #[test]
@@ -493,5 +558,11 @@ mod tests {
     #[test]
     fn the_echo_server_answers_in_every_slice_and_cancels_at_the_end() {
         answers_in_slices(64, || set_up_or_skip(&spec("echo-64", None, 0)));
+    }
+
+    #[test]
+    fn the_plain_floor_runs_the_rows_of_the_tiers_too() {
+        let spec = Spec { engine: PLAIN_FLOOR.to_owned(), ..spec("echo-64-leased", None, 0) };
+        answers_in_slices(64, || set_up_or_skip(&spec));
     }
 }

@@ -18,15 +18,23 @@ use crate::clock;
 use crate::error::plain;
 use crate::measure::{Latency, Slice, Usage, device_bytes_read};
 use crate::protocol::{Reply, Request, SliceLine};
+use crate::syscalls::SyscallCounter;
 use crate::workload::Workload;
 
 /// Name of the rows of the bare ring loop.
 pub const FLOOR: &str = "floor";
 
+/// Name of the rows of the bare ring loop without what a tier is about, beside
+/// the floor of the tier.
+pub const PLAIN_FLOOR: &str = "floor-plain";
+
+/// Name of the rows that copy out of a mapping of the file.
+pub const MAPPING: &str = "mmap";
+
 /// What a subject is started with.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// `floor` or the name of an engine.
+    /// `floor`, `floor-plain`, `mmap` or the name of an engine.
     pub engine: String,
     /// What to do.
     pub workload: &'static Workload,
@@ -124,14 +132,23 @@ fn set_up(spec: &Spec) -> Result<Box<dyn Subject>, SetupError> {
         affinity::pin_this_thread(core)?;
     }
     match spec.engine.as_str() {
-        FLOOR => floor::set_up(spec),
+        FLOOR | PLAIN_FLOOR => floor::set_up(spec),
+        MAPPING => floor::mapping::set_up(spec),
         _ => engines::set_up(spec),
     }
 }
 
 fn measure(subject: &mut dyn Subject, request: Request, slice: &mut Slice) -> io::Result<()> {
     slice.latency.clear();
+    slice.syscalls = None;
     let length = Duration::from_millis(request.run_ms);
+    if request.count_syscalls {
+        let counter = SyscallCounter::start();
+        slice.ops = subject.run(length, &mut slice.latency)?;
+        // Where they cannot be counted the row is without, and nothing worse.
+        slice.syscalls = counter.and_then(SyscallCounter::stop).ok();
+        return Ok(());
+    }
     let device_bytes = device_bytes_read();
     let usage = Usage::of_this_process();
     let start = clock::now();
