@@ -159,6 +159,26 @@ impl Driver {
         }
     }
 
+    /// Starts two ops as one submission, if the engine links these two: see
+    /// [`Engine::submit_linked`]. Each has a slot of its own and is waited for, cancelled and
+    /// abandoned by itself. `None` if nothing was started.
+    ///
+    /// # Safety
+    /// As for [`Driver::start`], of both.
+    pub(crate) unsafe fn start_linked(&self, ops: [&Op; 2], waker: &Waker) -> Option<[Key; 2]> {
+        let inner = &mut *self.inner.borrow_mut();
+        let engine = inner.engine.as_mut()?;
+        let keys = ops.map(|op| inner.table.insert(op.is_bounded()));
+        // SAFETY: the caller's contract.
+        if !unsafe { engine.submit_linked(keys, ops) } {
+            keys.into_iter().for_each(|key| inner.table.remove(key));
+            return None;
+        }
+        // As in `start`: a task's waker does not come back in here when it is cloned.
+        keys.into_iter().for_each(|key| inner.table.set_waker(key, waker.clone()));
+        Some(keys)
+    }
+
     /// The completion of `key`, or `waker` is woken when it is there.
     #[inline]
     pub(crate) fn take(&self, key: Key, waker: &Waker) -> Option<Completion> {

@@ -86,6 +86,21 @@ pub(crate) trait Engine {
     /// INV-BUF: what the op points at stays in place and untouched until the completion.
     unsafe fn submit(&mut self, key: Key, op: &Op) -> Submitted;
 
+    /// Takes two ops in as one submission, the second linked to the first: it starts when the first
+    /// has done all that it was asked to do, and ends with `-ECANCELED` where the first fails or is
+    /// short. A second op that is a timeout starts with the first instead, and cancels it when the
+    /// time is over (`-ETIME`); it ends with `-ECANCELED` where the first was faster.
+    ///
+    /// False, with nothing taken in, if the engine does not link these two. If it does, neither
+    /// completes at once.
+    ///
+    /// # Safety
+    /// As for `submit`, of both.
+    unsafe fn submit_linked(&mut self, keys: [Key; 2], ops: [&Op; 2]) -> bool {
+        let _ = (keys, ops);
+        false
+    }
+
     /// Asks for `key` to end early. Its completion comes out of a later turn all the same:
     /// `-ECANCELED`, or the op's own result if it was faster.
     fn cancel(&mut self, key: Key);

@@ -124,6 +124,42 @@ impl<O: Operation> Future for OpFuture<O> {
     }
 }
 
+impl<O: Operation> OpFuture<O> {
+    /// In place of the first poll: starts the op, and `second` with it as one submission if the
+    /// engine links these two (see `Engine::submit_linked`), which the second value says. If not,
+    /// `second` is as it was; its operation must be one that can be prepared once more.
+    pub(crate) fn start_with<S: Operation>(
+        &mut self,
+        second: &mut OpFuture<S>,
+        cx: &mut Context<'_>,
+    ) -> (Poll<O::Output>, bool) {
+        let (Stage::Idle, Stage::Idle, Some(operation), Some(second_operation)) =
+            (self.stage, second.stage, &mut self.operation, &mut second.operation)
+        else {
+            return (Pin::new(self).poll(cx), false);
+        };
+        let op = operation.prepare();
+        let second_op = second_operation.prepare();
+        let driver = operation.driver();
+        // SAFETY: as in `poll`, for each of the two futures.
+        if let Some(keys) = unsafe { driver.start_linked([&op, &second_op], cx.waker()) } {
+            (self.stage, second.stage) = (Stage::InFlight(keys[0]), Stage::InFlight(keys[1]));
+            return (Poll::Pending, true);
+        }
+        // SAFETY: as in `poll`.
+        let completion = match unsafe { driver.start(op, cx.waker()) } {
+            Started::Done(completion) => completion,
+            Started::Pending(key) => {
+                self.stage = Stage::InFlight(key);
+                return (Poll::Pending, false);
+            }
+        };
+        self.stage = Stage::Finished;
+        let operation = self.operation.take().expect("it was there a moment ago");
+        (Poll::Ready(operation.complete(completion)), false)
+    }
+}
+
 impl<O: Operation> Drop for OpFuture<O> {
     #[inline]
     fn drop(&mut self) {

@@ -6,6 +6,9 @@
 //!
 //! A full queue costs an entry, never an op: when even that makes no room, ops and cancels wait in
 //! the backlog, in order.
+//!
+//! Two ops that are linked go to the kernel in one system call, or the link would be none: both
+//! entries are staged side by side or wait side by side in the backlog, and leave it together.
 
 mod buffers;
 mod encode;
@@ -20,7 +23,7 @@ use linux_raw_sys::io_uring as sys;
 
 use self::buffers::BufferTable;
 use self::encode::{encode, encode_cancel, encode_poll_always, ring_opcode};
-use self::ring::{Ring, RingWait, Sqe};
+use self::ring::{LINK, Ring, RingWait, Sqe};
 use super::{Engine, Refused, Submitted, Support, Wait};
 use crate::attempt::{Attempt, Class, Outcome, attempt};
 use crate::clock::Instant;
@@ -118,11 +121,29 @@ impl Uring {
 
     fn move_backlog(&mut self) {
         while let Some(&sqe) = self.backlog.front() {
-            // SAFETY: INV-BUF, promised to `stage`.
-            if !unsafe { self.ring.push(sqe) } {
+            let count = if sqe.flags & LINK != 0 { 2 } else { 1 };
+            if self.ring.room() < count {
                 return;
             }
-            self.backlog.pop_front();
+            for sqe in self.backlog.drain(..count as usize) {
+                // SAFETY: INV-BUF, promised to `stage`.
+                unsafe { self.ring.push(sqe) };
+            }
+        }
+    }
+
+    /// Takes what waits in the backlog at this place out of it, and what is linked to it.
+    #[cold]
+    fn cancel_in_backlog(&mut self, at: usize) {
+        if at > 0 {
+            // Nothing follows the one before it any more, if it was the first of two.
+            self.backlog[at - 1].flags &= !LINK;
+        }
+        let count = if self.backlog[at].flags & LINK != 0 { 2 } else { 1 };
+        for sqe in self.backlog.drain(at..at + count) {
+            if let Some(key) = Key::from_user_data(sqe.user_data) {
+                self.ended.push((key, Completion::error(libc::ECANCELED)));
+            }
         }
     }
 
@@ -305,12 +326,31 @@ impl Engine for Uring {
         Submitted::Pending
     }
 
+    unsafe fn submit_linked(&mut self, keys: [Key; 2], ops: [&Op; 2]) -> bool {
+        let is_native = |op: &&Op| self.support[op.opcode() as usize] == Support::Native;
+        if self.ring.len() < 2 || !ops.iter().all(is_native) {
+            return false;
+        }
+        let mut sqes = [Sqe::default(); 2];
+        for ((sqe, op), key) in sqes.iter_mut().zip(ops).zip(keys) {
+            encode(op, key.to_user_data(), sqe);
+        }
+        sqes[0].flags |= LINK;
+        if let Op::Timeout { .. } = ops[1] {
+            sqes[1].opcode = sys::io_uring_op::IORING_OP_LINK_TIMEOUT as u8;
+        }
+        self.backlog.extend(sqes);
+        self.move_backlog();
+        if !self.backlog.is_empty() && self.ring.enter().is_ok() {
+            self.move_backlog();
+        }
+        true
+    }
+
     fn cancel(&mut self, key: Key) {
         let user_data = key.to_user_data();
         if let Some(at) = self.backlog.iter().position(|sqe| sqe.user_data == user_data) {
-            self.backlog.remove(at);
-            self.ended.push((key, Completion::error(libc::ECANCELED)));
-            return;
+            return self.cancel_in_backlog(at);
         }
         if self.pool.outstanding_count() > 0 && self.pool.cancel(key) {
             self.ended.push((key, Completion::error(libc::ECANCELED)));
@@ -345,6 +385,10 @@ impl Engine for Uring {
             self.reap(table);
         }
         self.take_outcomes();
+        while let Some(user_data) = self.ring.pop_cut() {
+            let key = Key::from_user_data(user_data).expect("only ops are linked");
+            self.ended.push((key, Completion::error(libc::ECANCELED)));
+        }
         for (key, completion) in self.ended.drain(..) {
             table.complete(key, completion);
         }
@@ -394,5 +438,127 @@ impl Engine for Uring {
 
     fn stop(&mut self, deadline: Instant) -> bool {
         self.pool.stop(deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+    use crate::op::Position;
+
+    const ENTRIES: u32 = 4;
+
+    fn uring() -> Option<Uring> {
+        match Uring::new(ENTRIES, 1, "test") {
+            Ok(uring) => Some(uring),
+            Err(error) => {
+                let required = std::env::var("OMNIRING_REQUIRE").is_ok_and(|value| value == "all");
+                assert!(!required, "skipped, and OMNIRING_REQUIRE=all: {error:?}");
+                eprintln!("skipped: {error:?}");
+                None
+            }
+        }
+    }
+
+    /// Turns until nothing is in flight.
+    fn drain(uring: &mut Uring, table: &mut Table) {
+        while table.in_flight_count() > 0 {
+            let wait = Wait::Until { deadline: None, batch_count: 1, batch_time: Duration::ZERO };
+            uring.turn(wait, table).unwrap();
+        }
+    }
+
+    fn result(table: &mut Table, key: Key) -> i32 {
+        table.take(key, std::task::Waker::noop()).expect("it has completed").result
+    }
+
+    /// A read of more than there is, and an op linked to it.
+    struct Chain {
+        reader: io::PipeReader,
+        _writer: io::PipeWriter,
+        buf: Box<[u8; 100]>,
+    }
+
+    impl Chain {
+        fn new(there: &[u8]) -> Chain {
+            let (reader, mut writer) = io::pipe().unwrap();
+            writer.write_all(there).unwrap();
+            Chain { reader, _writer: writer, buf: Box::new([0; 100]) }
+        }
+
+        fn submit(&mut self, uring: &mut Uring, table: &mut Table) -> [Key; 2] {
+            let handle = Handle::from_fd(self.reader.as_raw_fd());
+            let position = Position::Cursor;
+            let buf = self.buf.as_mut_ptr();
+            let read = Op::Read { handle, buf, len: 100, position, fixed: None };
+            let keys = [table.insert(false), table.insert(false)];
+            // SAFETY: the buffer lives until the ring is drained.
+            assert!(unsafe { uring.submit_linked(keys, [&read, &Op::Nop {}]) });
+            keys
+        }
+    }
+
+    #[test]
+    fn a_link_holds_however_full_the_queue_is() {
+        for staged in 0..3 * ENTRIES {
+            let (Some(mut uring), mut table) = (uring(), Table::new()) else { return };
+            let mut chains: Vec<Chain> = (0..5).map(|_| Chain::new(b"short")).collect();
+            for _ in 0..staged {
+                let key = table.insert(false);
+                // SAFETY: a nop points at nothing.
+                let _ = unsafe { uring.submit(key, &Op::Nop {}) };
+            }
+            let keys: Vec<_> =
+                chains.iter_mut().map(|chain| chain.submit(&mut uring, &mut table)).collect();
+            drain(&mut uring, &mut table);
+            for [first, second] in keys {
+                assert_eq!(result(&mut table, first), 5, "after {staged} others");
+                assert_eq!(result(&mut table, second), -libc::ECANCELED, "after {staged} others");
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_backlog_is_cancelled_from_either_end() {
+        for cancelled in 0..2 {
+            let (Some(mut uring), mut table) = (uring(), Table::new()) else { return };
+            let (later, mut chain) = (table.insert(false), Chain::new(b"short"));
+            let mut nop = Sqe::default();
+            encode(&Op::Nop {}, later.to_user_data(), &mut nop);
+            let mut linked = Sqe::default();
+            let pair = [table.insert(false), table.insert(false)];
+            let read = Op::Read {
+                handle: Handle::from_fd(chain.reader.as_raw_fd()),
+                buf: chain.buf.as_mut_ptr(),
+                len: 100,
+                position: Position::Cursor,
+                fixed: None,
+            };
+            encode(&read, pair[0].to_user_data(), &mut linked);
+            linked.flags |= LINK;
+            let mut second = Sqe::default();
+            encode(&Op::Nop {}, pair[1].to_user_data(), &mut second);
+            uring.backlog.extend([linked, second, nop]);
+            uring.cancel(pair[cancelled]);
+            drain(&mut uring, &mut table);
+            let first = if cancelled == 0 { -libc::ECANCELED } else { 5 };
+            assert_eq!(result(&mut table, pair[0]), first);
+            assert_eq!(result(&mut table, pair[1]), -libc::ECANCELED);
+            assert_eq!(result(&mut table, later), 0, "linked to nothing");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_its_link_is_not_carried_out() {
+        let (Some(mut uring), mut table) = (uring(), Table::new()) else { return };
+        let mut chain = Chain::new(b"short");
+        let [first, second] = chain.submit(&mut uring, &mut table);
+        uring.ring.enter_with_one_entry();
+        drain(&mut uring, &mut table);
+        assert_eq!(result(&mut table, first), 5);
+        assert_eq!(result(&mut table, second), -libc::ECANCELED);
     }
 }

@@ -1,9 +1,13 @@
 //! Operations on open files, pipes and directories.
 
 use std::ffi::c_int;
+use std::fmt;
+use std::future::Future;
 use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
 use libc::iovec;
 
@@ -303,6 +307,70 @@ pub fn poll(handle: &SharedHandle, events: i16) -> OpFuture<OnHandle> {
         |handle, [events, ..]| Op::Poll { handle, events: events as i16 },
         [events as u64, 0, 0],
     )
+}
+
+/// See [`write_synced`].
+#[must_use = "an op is submitted when its future is polled"]
+pub struct WriteSynced<B: IoBuf> {
+    write: OpFuture<Write<B>>,
+    sync: OpFuture<OnHandle>,
+    is_started: bool,
+    /// Whether the sync was submitted with the write.
+    is_linked: bool,
+    /// Of the write, once it has finished; with whether it was whole.
+    written: Option<(io::Result<usize>, B, bool)>,
+}
+
+/// Writes the initialised bytes of `buf` and makes them durable (`fdatasync(2)`), both in one
+/// submission where the engine can link them: the bytes written, the result of the sync, and the
+/// buffer. The sync is `None` where it was not carried out, because the write failed or took fewer
+/// bytes than there are: what was written is then not known to be durable.
+///
+/// Dropping the future cancels both, either of which may have happened.
+pub fn write_synced<B: IoBuf>(handle: &SharedHandle, buf: B, position: Position) -> WriteSynced<B> {
+    let (write, sync) = (write(handle, buf, position), fsync(handle, true));
+    WriteSynced { write, sync, is_started: false, is_linked: false, written: None }
+}
+
+impl<B: IoBuf> Future for WriteSynced<B> {
+    type Output = (io::Result<usize>, Option<io::Result<()>>, B);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if this.written.is_none() {
+            let polled = if this.is_started {
+                Pin::new(&mut this.write).poll(cx)
+            } else {
+                this.is_started = true;
+                let (polled, is_linked) = this.write.start_with(&mut this.sync, cx);
+                this.is_linked = is_linked;
+                polled
+            };
+            let (result, buf) = std::task::ready!(polled);
+            let is_whole = matches!(&result, Ok(count) if *count == op_len(buf.len()) as usize);
+            this.written = Some((result, buf, is_whole));
+        }
+        let is_whole = matches!(this.written, Some((_, _, true)));
+        let synced = if is_whole || this.is_linked {
+            Some(std::task::ready!(Pin::new(&mut this.sync).poll(cx)).map(drop))
+        } else {
+            None
+        };
+        let (result, buf, _) = this.written.take().expect("set above");
+        // A sync that the write took with it was not carried out; nor was one cancelled later.
+        let is_cancelled = |error: &io::Error| error.raw_os_error() == Some(libc::ECANCELED);
+        let synced = synced.filter(|synced| is_whole && !synced.as_ref().is_err_and(is_cancelled));
+        Poll::Ready((result, synced, buf))
+    }
+}
+
+impl<B: IoBuf> fmt::Debug for WriteSynced<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteSynced")
+            .field("write", &self.write)
+            .field("sync", &self.sync)
+            .finish_non_exhaustive()
+    }
 }
 
 /// See [`splice`].

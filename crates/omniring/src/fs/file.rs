@@ -9,7 +9,7 @@ use omniring_driver::ops::{self, OnHandle, Read, ReadMany, Write};
 use omniring_driver::{OpFuture, SharedHandle};
 
 use super::{Metadata, c_path};
-use crate::buf::{IoBuf, IoBufMut};
+use crate::buf::{IoBuf, IoBufExt, IoBufMut};
 use crate::executor::current;
 use crate::io::{AsyncRead, AsyncWrite, close, fill, write_rest};
 
@@ -241,6 +241,46 @@ impl File {
     pub async fn write_all_at<B: IoBuf>(&self, buf: B, offset: u64) -> (io::Result<()>, B) {
         let write = async |slice, written| self.write_at(slice, offset + written as u64).await;
         write_rest(buf, 0, write).await
+    }
+
+    /// Writes all initialised bytes of `buf` at `offset` and makes them durable, as
+    /// [`write_all_at`](File::write_all_at) and [`sync_data`](File::sync_data) do, in one submission
+    /// where the engine can link the two.
+    ///
+    /// Success means that all bytes are durable, and with them everything else that was written to
+    /// the file before. After an error, or if the future is dropped, any part of them may have been
+    /// written and may be durable.
+    ///
+    /// ```
+    /// # let path = std::env::temp_dir().join(format!("omniring-durable-{}", std::process::id()));
+    /// # omniring::Runtime::new()?.block_on(async {
+    /// let journal = omniring::fs::File::create(&path).await?;
+    /// let (result, _) = journal.write_durable_at("commit 1", 0).await;
+    /// result?;
+    /// # omniring::fs::remove_file(&path).await
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub async fn write_durable_at<B: IoBuf>(&self, mut buf: B, offset: u64) -> (io::Result<()>, B) {
+        let mut written = 0;
+        loop {
+            let position = Position::At(offset + written as u64);
+            let (result, synced, slice) =
+                ops::write_synced(&self.handle, buf.slice(written..), position).await;
+            buf = slice.into_inner();
+            match result {
+                Ok(0) if written < buf.len() => return (Err(io::ErrorKind::WriteZero.into()), buf),
+                Ok(count) => written += count,
+                Err(error) => return (Err(error), buf),
+            }
+            if written == buf.len() {
+                let synced = match synced {
+                    Some(synced) => synced,
+                    None => self.sync_data().await,
+                };
+                return (synced, buf);
+            }
+        }
     }
 
     /// Reads at many offsets in bytes, each into its buffer up to its capacity. All reads are

@@ -8,6 +8,7 @@ mod loopback;
 
 mod basics;
 mod cancel;
+mod durable;
 mod files;
 mod fixed;
 mod lifecycle;

@@ -12,6 +12,7 @@ use libc::{c_long, c_void};
 use linux_raw_sys::io_uring as sys;
 
 use crate::attempt::errno;
+use crate::table::Key;
 
 /// A submission queue entry, as the kernel lays it out, with one name for each field of unions.
 #[repr(C)]
@@ -43,6 +44,11 @@ pub(crate) struct Cqe {
     pub(crate) result: i32,
     pub(crate) flags: u32,
 }
+
+/// The flag of an entry that the next one is linked to (`IOSQE_IO_LINK`).
+pub(crate) const LINK: u8 = 1 << (sys::io_uring_sqe_flags_bit::IOSQE_IO_LINK_BIT as u8);
+/// User data of what stands in the place of an entry that was cut off.
+const CUT: u64 = Key::internal(u32::MAX);
 
 /// Set-up flags to try, the best first. Kernels before the one named refuse them with EINVAL.
 const FLAG_LADDER: [u32; 4] = [
@@ -127,6 +133,9 @@ pub(crate) struct Ring {
     cq_entries: *const Cqe,
     cq_mask: u32,
     cq_head_local: u32,
+    /// User data of entries that were to be the second of a link and were kept from being carried
+    /// out without it.
+    cut: Vec<u64>,
 }
 
 impl Ring {
@@ -201,6 +210,7 @@ impl Ring {
             cq_entries: rings.at(params.cq_off.cqes),
             cq_mask,
             cq_head_local: 0,
+            cut: Vec::new(),
             _rings: rings,
             _sqes: sqes,
         };
@@ -297,6 +307,40 @@ impl Ring {
     pub(crate) fn staged_count(&self) -> u32 {
         // SAFETY: the kernel's head lives as long as the mapping.
         self.sq_tail_local.wrapping_sub(unsafe { (*self.sq_head).load(Ordering::Acquire) })
+    }
+
+    /// Entries that the queue has, at most.
+    pub(crate) fn len(&self) -> u32 {
+        self.sq_len
+    }
+
+    /// Entries that can be filled in now.
+    pub(crate) fn room(&self) -> u32 {
+        self.sq_len - self.staged_count()
+    }
+
+    /// The next entry that was cut off the one it was linked to: it has not been carried out.
+    #[inline]
+    pub(crate) fn pop_cut(&mut self) -> Option<u64> {
+        self.cut.pop()
+    }
+
+    /// The kernel took only some of the entries (it was out of memory). A link lasts no longer than
+    /// one system call: if it took the first of two and not the second, the second would run by
+    /// itself.
+    #[cold]
+    fn mend_cut_link(&mut self) {
+        // SAFETY: the kernel's head lives as long as the mapping.
+        let head = unsafe { (*self.sq_head).load(Ordering::Acquire) };
+        let entry = |at: u32| {
+            // SAFETY: the index is masked. The kernel is done with what it consumed and does not
+            // look at the rest before the next call.
+            unsafe { &mut *self.sq_entries.add((at & self.sq_mask) as usize) }
+        };
+        if entry(head.wrapping_sub(1)).flags & LINK != 0 {
+            self.cut.push(entry(head).user_data);
+            *entry(head) = Sqe { user_data: CUT, ..Sqe::default() };
+        }
     }
 
     /// Fills in the next entry; false if the queue is full.
@@ -431,11 +475,30 @@ impl Ring {
             )
         };
         if result >= 0 {
+            if (result as u32) < submit_count {
+                self.mend_cut_link();
+            }
             return Ok(());
         }
         match errno() {
             libc::EINTR => Ok(()),
             errno => Err(io::Error::from_raw_os_error(errno)),
         }
+    }
+}
+
+#[cfg(test)]
+impl Ring {
+    /// Hands over one entry only, as a kernel that is out of memory may take no more.
+    pub(super) fn enter_with_one_entry(&mut self) {
+        // SAFETY: our tail lives as long as the mapping; no argument.
+        let result = unsafe {
+            (*self.sq_tail).store(self.sq_tail_local, Ordering::Release);
+            let flags = c_long::from(self.enter_flags | sys::IORING_ENTER_GETEVENTS);
+            let fd = c_long::from(self.enter_fd);
+            libc::syscall(libc::SYS_io_uring_enter, fd, 1 as c_long, 0 as c_long, flags, 0, 0)
+        };
+        assert_eq!(result, 1);
+        self.mend_cut_link();
     }
 }
