@@ -5,16 +5,18 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod doctor;
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use omniring_bench::error::Error;
 
 /// Exit code of anything that the user can put right.
 const MISTAKE: u8 = 2;
 
-/// Asynchronous I/O for Linux: measure every engine on this machine.
+/// Asynchronous I/O for Linux: measure every engine on this machine, and see which ones work.
 #[derive(Parser)]
 #[command(name = "omniring", version, arg_required_else_help = true)]
 struct Arguments {
@@ -27,6 +29,9 @@ enum Command {
     Bench(bench::Bench),
     #[command(hide = true)]
     BenchSubject(bench::BenchSubject),
+    Doctor(doctor::Doctor),
+    #[command(hide = true)]
+    DoctorSubject(doctor::DoctorSubject),
 }
 
 fn main() -> ExitCode {
@@ -35,11 +40,13 @@ fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let outcome = match arguments.command {
-        Command::Bench(bench) => bench.run(),
+        Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
         Command::BenchSubject(subject) => return subject.run(),
+        Command::Doctor(doctor) => doctor.run().map_err(Error::Output),
+        Command::DoctorSubject(subject) => return subject.run(),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // The reader of our output has seen enough.
         Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
         Err(error) => {

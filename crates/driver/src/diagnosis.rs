@@ -156,7 +156,7 @@ fn denied(step: Step, what: &str) -> Diagnosis {
 }
 
 /// Whether `kernel.io_uring_disabled=1` lets this process through.
-fn may_use_restricted_ring() -> bool {
+pub(crate) fn may_use_restricted_ring() -> bool {
     let in_group = || {
         let group = system::sysctl_number("kernel.io_uring_group").filter(|&group| group >= 0)?;
         system::is_in_group(group)

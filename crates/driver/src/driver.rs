@@ -72,7 +72,11 @@ impl fmt::Debug for Unparker {
 impl Driver {
     /// Starts the engine that the configuration asks for.
     pub fn new(config: &Config) -> Result<Driver, StartError> {
-        let Chosen { name: engine_name, engine, choice } = start(config)?;
+        Ok(Driver::from_chosen(start(config)?, config))
+    }
+
+    pub(crate) fn from_chosen(chosen: Chosen, config: &Config) -> Driver {
+        let Chosen { name: engine_name, engine, choice } = chosen;
         let inner = Inner {
             batching: Batching::default(),
             inline_count: 0,
@@ -81,14 +85,14 @@ impl Driver {
             table: Table::new(),
         };
         let engine = inner.engine.as_ref().expect("set above");
-        Ok(Driver {
+        Driver {
             notifier: engine.notifier().clone(),
             wants_nonblocking: engine.wants_nonblocking(),
             inner: RefCell::new(inner),
             engine_name,
             choice,
             shutdown_time_max: config.shutdown_time_max,
-        })
+        }
     }
 
     /// The engine that runs.

@@ -19,6 +19,7 @@ pub mod buf;
 mod choice;
 pub mod clock;
 mod diagnosis;
+pub mod doctor;
 mod driver;
 mod engine;
 mod future;

@@ -85,6 +85,9 @@ pub(crate) fn has_capability(number: u32) -> Option<bool> {
 /// `CAP_SYS_ADMIN`, which io_uring asks for where it is restricted.
 pub(crate) const CAP_SYS_ADMIN: u32 = 21;
 
+/// `CAP_IPC_LOCK`, without which locked memory is limited.
+pub(crate) const CAP_IPC_LOCK: u32 = 14;
+
 /// Whether the calling thread is in a group, as its own or as a further one.
 pub(crate) fn is_in_group(group: i64) -> Option<bool> {
     let group = group.to_string();
@@ -94,28 +97,43 @@ pub(crate) fn is_in_group(group: i64) -> Option<bool> {
     Some(own.as_ref() == Some(&group) || more.split_whitespace().any(|one| one == group))
 }
 
-/// The soft limit of a resource, in its own unit.
+/// A limit of a resource, in its own unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
     Unlimited,
     Value(u64),
 }
 
-/// How much memory this process may lock, in bytes.
+/// How much memory this process may lock, in bytes: the soft limit.
 pub(crate) fn locked_memory_limit() -> Option<Limit> {
-    limit(libc::RLIMIT_MEMLOCK)
+    limits(libc::RLIMIT_MEMLOCK).map(|(soft, _)| soft)
 }
 
-fn limit(resource: libc::__rlimit_resource_t) -> Option<Limit> {
+/// How many descriptors this process may have, and to what it may raise that.
+pub(crate) fn open_files_limits() -> Option<(Limit, Limit)> {
+    limits(libc::RLIMIT_NOFILE)
+}
+
+fn limits(resource: libc::__rlimit_resource_t) -> Option<(Limit, Limit)> {
     let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure is a local.
     if unsafe { libc::getrlimit(resource, &raw mut limits) } != 0 {
         return None;
     }
-    Some(match limits.rlim_cur {
+    let limit = |value| match value {
         libc::RLIM_INFINITY => Limit::Unlimited,
         value => Limit::Value(value),
-    })
+    };
+    Some((limit(limits.rlim_cur), limit(limits.rlim_max)))
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Limit::Unlimited => f.write_str("unlimited"),
+            Limit::Value(value) => write!(f, "{value}"),
+        }
+    }
 }
 
 impl Limit {

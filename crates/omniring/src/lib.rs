@@ -42,6 +42,7 @@ mod yielding;
 pub use omniring_driver::op::{Op, Opcode};
 pub use omniring_driver::{
     ENGINE_VARIABLE, EngineName as Engine, OpFuture, Operation, StartError, Support, UnknownEngine,
+    doctor,
 };
 
 pub use blocking::spawn_blocking;

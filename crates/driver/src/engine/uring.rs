@@ -12,6 +12,7 @@
 
 mod buffers;
 mod encode;
+pub(crate) mod features;
 mod ring;
 
 use std::collections::VecDeque;

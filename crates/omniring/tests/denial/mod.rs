@@ -1,5 +1,6 @@
 //! Denying io_uring to a thread, and with it to every program that the thread starts, as a
 //! container's seccomp profile does.
+#![allow(dead_code, reason = "each of those who include this file uses a part of it")]
 
 use std::collections::BTreeMap;
 
@@ -14,9 +15,12 @@ pub enum Denial {
     Enosys,
     /// Only `io_uring_enter`, with `EPERM`: a ring can be made and not used.
     EnterOnly,
+    /// All of io_uring, by killing the process: a filter that does not answer.
+    Kill,
 }
 
 impl Denial {
+    /// Those that answer.
     pub const ALL: [Denial; 3] = [Denial::Eperm, Denial::Enosys, Denial::EnterOnly];
 
     /// What the reason has to say under it.
@@ -25,18 +29,20 @@ impl Denial {
             Denial::Eperm => "io_uring_setup is denied (EPERM) by a seccomp filter",
             Denial::Enosys => "io_uring_setup is hidden (ENOSYS) by a seccomp filter",
             Denial::EnterOnly => "io_uring_enter is denied (EPERM) by a seccomp filter",
+            Denial::Kill => "the process that tried it was killed (SIGSYS), by a seccomp filter",
         }
     }
 
     /// Denies it to the calling thread, for good.
     pub fn apply(self) {
-        let (calls, errno) = match self {
-            Denial::Eperm => (&RING_CALLS[..], libc::EPERM),
-            Denial::Enosys => (&RING_CALLS[..], libc::ENOSYS),
-            Denial::EnterOnly => (&RING_CALLS[1..2], libc::EPERM),
+        let errno = |errno| SeccompAction::Errno(errno as u32);
+        let (calls, action) = match self {
+            Denial::Eperm => (&RING_CALLS[..], errno(libc::EPERM)),
+            Denial::Enosys => (&RING_CALLS[..], errno(libc::ENOSYS)),
+            Denial::EnterOnly => (&RING_CALLS[1..2], errno(libc::EPERM)),
+            Denial::Kill => (&RING_CALLS[..], SeccompAction::KillProcess),
         };
         let rules: BTreeMap<i64, _> = calls.iter().map(|&call| (call, Vec::new())).collect();
-        let action = SeccompAction::Errno(errno as u32);
         let architecture = std::env::consts::ARCH.try_into().expect("seccompiler knows it");
         let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, architecture)
             .expect("the filter is well-formed");

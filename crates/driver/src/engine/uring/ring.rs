@@ -152,7 +152,12 @@ impl Ring {
         Err(last_error)
     }
 
-    fn with_flags(entry_count: u32, completion_count: u32, flags: u32) -> io::Result<Ring> {
+    /// A ring with exactly these set-up flags.
+    pub(crate) fn with_flags(
+        entry_count: u32,
+        completion_count: u32,
+        flags: u32,
+    ) -> io::Result<Ring> {
         // SAFETY: the all-zero parameters are the defaults.
         let mut params: sys::io_uring_params = unsafe { std::mem::zeroed() };
         params.flags = flags | sys::IORING_SETUP_CLAMP | sys::IORING_SETUP_CQSIZE;
@@ -295,6 +300,21 @@ impl Ring {
     /// Whether the kernel can wait for several completions with a bound in time (6.12).
     pub(crate) fn has_min_wait(&self) -> bool {
         self.features & sys::IORING_FEAT_MIN_TIMEOUT != 0
+    }
+
+    /// Has each entry wake the kernel thread that takes the submissions (SQPOLL), which naps.
+    pub(crate) fn wake_thread_at_entry(&mut self) {
+        self.enter_flags |= sys::IORING_ENTER_SQ_WAKEUP;
+    }
+
+    /// Whether the ring is entered by an index instead of a descriptor (5.18).
+    pub(crate) fn has_registered_fd(&self) -> bool {
+        self.enter_flags & sys::IORING_ENTER_REGISTERED_RING != 0
+    }
+
+    /// Whether waiting counts as idle (6.15).
+    pub(crate) fn has_no_iowait(&self) -> bool {
+        self.enter_flags & sys::IORING_ENTER_NO_IOWAIT != 0
     }
 
     /// Whether a submission can ask for a completion in case of failure only (5.17).
