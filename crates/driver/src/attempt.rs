@@ -10,6 +10,9 @@ use libc::{c_char, c_int, c_long, c_void, iovec, mode_t, ssize_t};
 
 use crate::op::{Completion, Handle, Op, Opcode, Position};
 
+/// `_IO(0x12, 119)` of `linux/fs.h`.
+const BLKDISCARD: libc::Ioctl = 0x1277;
+
 /// Readiness of which direction an op waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interest {
@@ -72,6 +75,7 @@ impl Opcode {
             | Opcode::Close
             | Opcode::Stat
             | Opcode::Allocate
+            | Opcode::Discard
             | Opcode::Truncate
             | Opcode::Rename
             | Opcode::Unlink
@@ -151,6 +155,10 @@ pub(crate) unsafe fn attempt(op: &Op, attempt: Attempt) -> Outcome {
             }
             Op::Allocate { handle, mode, offset, len } => {
                 retry(|| libc::fallocate(handle.fd(), mode, offset as i64, len as i64))
+            }
+            Op::Discard { handle, offset, len } => {
+                let range = [offset, len];
+                retry(|| libc::ioctl(handle.fd(), BLKDISCARD, range.as_ptr()))
             }
             Op::Truncate { handle, len } => retry(|| libc::ftruncate(handle.fd(), len as i64)),
             Op::Rename { from_dir, from, to_dir, to, flags } => {

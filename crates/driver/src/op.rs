@@ -124,6 +124,8 @@ ops! {
     Stat { dir: Handle, path: *const c_char, flags: c_int, mask: c_uint, out: *mut libc::statx }
     /// `fallocate(2)`.
     Allocate { handle: Handle, mode: c_int, offset: u64, len: u64 }
+    /// `BLKDISCARD` of a block device (`ioctl(2)`): the device may forget these bytes.
+    Discard { handle: Handle, offset: u64, len: u64 }
     /// `ftruncate(2)`.
     Truncate { handle: Handle, len: u64 }
     /// `renameat2(2)`.

@@ -7,11 +7,13 @@ mod file;
 mod net;
 mod path;
 mod read_many;
+mod split;
 
 pub use file::*;
 pub use net::*;
 pub use path::*;
 pub use read_many::*;
+pub use split::*;
 
 use std::io;
 

@@ -24,9 +24,10 @@
 //! what it yielded (a connection, an open file) is closed.
 //!
 //! # Layout
-//! [`Runtime`] runs tasks ([`spawn`]) and their I/O: [`fs`], [`net`], [`time`]. Calls that block
+//! [`Runtime`] runs tasks ([`spawn`]) and their I/O: [`fs`], [`block`], [`net`], [`time`]. Calls that block
 //! go to [`spawn_blocking`]. [`sync`] has channels and locks.
 
+pub mod block;
 mod blocking;
 pub mod buf;
 mod executor;

@@ -294,6 +294,16 @@ pub fn allocate(handle: &SharedHandle, mode: c_int, offset: u64, len: u64) -> Op
     )
 }
 
+/// Lets a block device forget `len` bytes from `offset` on (`BLKDISCARD`): what is read there
+/// afterwards is the device's to say. Yields 0.
+pub fn discard(handle: &SharedHandle, offset: u64, len: u64) -> OpFuture<OnHandle> {
+    on_handle(
+        handle,
+        |handle, [offset, len, ..]| Op::Discard { handle, offset, len },
+        [offset, len, 0],
+    )
+}
+
 /// Makes the file `len` bytes long. Yields 0.
 pub fn truncate(handle: &SharedHandle, len: u64) -> OpFuture<OnHandle> {
     on_handle(handle, |handle, [len, ..]| Op::Truncate { handle, len }, [len, 0, 0])

@@ -181,7 +181,7 @@ fn invalid<T>(what: &str) -> io::Result<T> {
 /// ```
 #[derive(Clone, Debug)]
 pub struct File {
-    handle: SharedHandle,
+    pub(crate) handle: SharedHandle,
 }
 
 impl File {

@@ -97,6 +97,16 @@ impl Metadata {
         (self.stat.stx_dev_major, self.stat.stx_dev_minor)
     }
 
+    /// Major and minor number of the device that a device file stands for.
+    pub fn special_device(&self) -> (u32, u32) {
+        (self.stat.stx_rdev_major, self.stat.stx_rdev_minor)
+    }
+
+    /// The length in bytes of the blocks that the file system deals in.
+    pub fn block_len(&self) -> u32 {
+        self.stat.stx_blksize
+    }
+
     /// User and group that own the file.
     pub fn owner(&self) -> (u32, u32) {
         (self.stat.stx_uid, self.stat.stx_gid)

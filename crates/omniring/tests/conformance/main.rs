@@ -7,6 +7,7 @@ mod harness;
 mod loopback;
 
 mod basics;
+mod block;
 mod cancel;
 mod durable;
 mod files;
