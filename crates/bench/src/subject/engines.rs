@@ -6,10 +6,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::ops::DerefMut;
 use std::rc::Rc;
 use std::time::Duration;
 
-use omniring::buf::AlignedBuf;
+use omniring::buf::{AlignedBuf, FixedBuf, FixedPool, IoBuf, IoBufMut};
 use omniring::fs::{File, OpenOptions};
 use omniring::net::{TcpListener, TcpStream};
 use omniring::{ENGINE_VARIABLE, Engine, Runtime, time};
@@ -17,7 +18,7 @@ use omniring::{ENGINE_VARIABLE, Engine, Runtime, time};
 use super::{SetupError, Spec, Subject, refusal_of_open};
 use crate::clock::{self, Instant};
 use crate::measure::Latency;
-use crate::workload::{ALIGNMENT, ECHO_BUFFER_BYTES, Shape, Source};
+use crate::workload::{ALIGNMENT, ECHO_BUFFER_BYTES, Shape, Tier};
 
 /// Names of the engines, in the order of the rows.
 pub fn names() -> Vec<String> {
@@ -42,16 +43,45 @@ fn runtime(name: &str) -> Result<Runtime, String> {
 /// Sets a row up.
 pub fn set_up(spec: &Spec) -> Result<Box<dyn Subject>, SetupError> {
     let runtime = runtime(&spec.engine).map_err(SetupError::Refused)?;
-    match spec.workload.shape {
-        Shape::Echo { .. } => Ok(Box::new(EchoSubject::new(runtime)?)),
-        _ => Ok(Box::new(FileSubject::new(runtime, spec)?)),
+    match (spec.workload.shape, spec.workload.tier) {
+        (Shape::Echo { .. }, _) => Ok(Box::new(EchoSubject::new(runtime)?)),
+        (_, Tier::Fixed) => {
+            let buffers = fixed_buffers(&runtime, spec)?;
+            Ok(Box::new(FileSubject::new(runtime, spec, buffers)?))
+        }
+        _ => Ok(Box::new(FileSubject::new(runtime, spec, owned_buffers(spec))?)),
     }
 }
 
-/// Random reads, or writes each followed by fdatasync.
-struct FileSubject {
+/// Bytes of a block and blocks in flight.
+fn block_and_depth(spec: &Spec) -> (usize, usize) {
+    match spec.workload.shape {
+        Shape::Read { block, depth, .. } | Shape::WriteSync { block, depth } => (block, depth),
+        Shape::Echo { .. } => unreachable!("an echo row has no file"),
+    }
+}
+
+fn owned_buffers(spec: &Spec) -> Vec<AlignedBuf> {
+    let (block, depth) = block_and_depth(spec);
+    (0..depth).map(|_| AlignedBuf::new(block, ALIGNMENT)).collect()
+}
+
+/// Registered where the engine has that, and plain memory elsewhere.
+fn fixed_buffers(runtime: &Runtime, spec: &Spec) -> Result<Vec<FixedBuf>, SetupError> {
+    let (block, depth) = block_and_depth(spec);
+    let builder = FixedPool::builder().class(block, depth).alignment(ALIGNMENT);
+    let builder = builder.require_registered(spec.engine.starts_with("uring"));
+    let refused = |error: &dyn std::fmt::Display| SetupError::Refused(error.to_string());
+    runtime.block_on(async {
+        let pool = builder.build().map_err(|error| refused(&error))?;
+        (0..depth).map(|_| pool.try_take(block).map_err(|error| refused(&error))).collect()
+    })
+}
+
+/// Random reads, or writes each followed by fdatasync, in buffers of one tier.
+struct FileSubject<B> {
     job: Rc<Job>,
-    lanes: Vec<Lane>,
+    lanes: Vec<Lane<B>>,
     // Last, so that nothing outlives the runtime that it belongs to by much.
     runtime: Runtime,
 }
@@ -66,31 +96,27 @@ struct Job {
 }
 
 /// What one task has to itself and hands on to the task of the next slice.
-struct Lane {
-    buffer: AlignedBuf,
+struct Lane<B> {
+    buffer: B,
     random: fastrand::Rng,
 }
 
-impl FileSubject {
-    fn new(runtime: Runtime, spec: &Spec) -> Result<Self, SetupError> {
-        let (block, depth, direct, writes) = match spec.workload.shape {
-            Shape::Read { source, block, depth } => (block, depth, source == Source::Device, false),
-            Shape::WriteSync { block, depth } => (block, depth, false, true),
-            Shape::Echo { .. } => unreachable!("an echo row has no file"),
-        };
+impl<B: DerefMut<Target = [u8]>> FileSubject<B> {
+    fn new(runtime: Runtime, spec: &Spec, buffers: Vec<B>) -> Result<Self, SetupError> {
+        let direct = spec.workload.is_direct();
+        let writes = matches!(spec.workload.shape, Shape::WriteSync { .. });
         let path = spec.file_path()?;
         let file = runtime
             .block_on(async {
                 OpenOptions::new().read(true).write(writes).direct(direct).open(path).await
             })
             .map_err(|error| refusal_of_open(error, direct))?;
-        let lanes = (0..depth)
-            .map(|index| {
-                let mut buffer = AlignedBuf::new(block, ALIGNMENT);
-                buffer.fill(index as u8 + 1);
-                Lane { buffer, random: fastrand::Rng::with_seed(index as u64 + 1) }
-            })
-            .collect();
+        let lane = |(index, mut buffer): (usize, B)| {
+            buffer.fill(index as u8 + 1);
+            Lane { buffer, random: fastrand::Rng::with_seed(index as u64 + 1) }
+        };
+        let lanes = buffers.into_iter().enumerate().map(lane).collect();
+        let (block, _) = block_and_depth(spec);
         let (block, latency) = (block as u64, RefCell::new(Latency::new()));
         let blocks = spec.span / block;
         let job = Rc::new(Job { file, block, blocks, writes, latency });
@@ -100,12 +126,12 @@ impl FileSubject {
 
 impl Job {
     /// One task: ops one after the other until the deadline.
-    async fn work(
+    async fn work<B: IoBuf + IoBufMut>(
         self: Rc<Self>,
-        mut lane: Lane,
+        mut lane: Lane<B>,
         mut start: Instant,
         deadline: Instant,
-    ) -> (io::Result<u64>, Lane) {
+    ) -> (io::Result<u64>, Lane<B>) {
         let mut ops = 0;
         loop {
             let offset = lane.random.u64(0..self.blocks) * self.block;
@@ -134,7 +160,7 @@ impl Job {
     }
 }
 
-impl Subject for FileSubject {
+impl<B: IoBuf + IoBufMut> Subject for FileSubject<B> {
     fn run(&mut self, length: Duration, latency: &mut Latency) -> io::Result<u64> {
         std::mem::swap(latency, &mut self.job.latency.borrow_mut());
         let start = clock::now();
@@ -240,7 +266,9 @@ mod tests {
         let path = directory.path().join("file");
         for engine in engines() {
             std::fs::write(&path, vec![0; 1 << 20]).unwrap();
-            for workload in ["read-hot-1k-d32", "read-hot-4k-d32", "write-sync-4k-d8"] {
+            for workload in
+                ["read-hot-1k-d32", "read-hot-4k-d32", "read-hot-4k-d32-fixed", "write-sync-4k-d8"]
+            {
                 let Ok(mut subject) = set_up(&spec(&engine, workload, Some(&path))) else {
                     panic!("{engine} {workload}");
                 };
