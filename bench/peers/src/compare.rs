@@ -13,6 +13,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use serde::Serialize;
 
+use crate::claims::{self, Field, Measure, Verdict};
 use crate::fio::{self, FioEngine};
 use crate::load::Load;
 use crate::process::{Pinned, RunningChild};
@@ -20,10 +21,32 @@ use crate::reads::ReadJob;
 use crate::rusage::Usage;
 use crate::statistics::{median, paired_ratio};
 
-/// The engines of omniring that are compared; ratios are to the first.
-const ENGINES: [&str; 3] = ["uring", "epoll", "threads"];
+/// An engine of omniring, and the option that puts it on another tier of buffers.
+type OnTier = (&'static str, Option<&'static str>);
+
+/// How omniring reads and echoes; ratios are to the first.
+const READERS: [OnTier; 5] = [
+    ("uring", None),
+    ("uring", Some("fixed")),
+    ("aio", None),
+    ("epoll", None),
+    ("threads", None),
+];
+const ECHOERS: [OnTier; 4] = [
+    ("uring", None),
+    ("uring", Some("leased")),
+    ("epoll", None),
+    ("threads", None),
+];
 const ECHO_RIVALS: [&str; 4] = ["tokio", "monoio", "compio", "glommio"];
-const READ_RIVALS: [&str; 5] = ["tokio", "tokio-uring", "monoio", "compio", "glommio"];
+const READ_RIVALS: [&str; 6] = [
+    "tokio",
+    "tokio-uring",
+    "tokio-uring-plain",
+    "monoio",
+    "compio",
+    "glommio",
+];
 
 /// MiB of the file that is read.
 const SPAN_MIB: u64 = 256;
@@ -86,7 +109,7 @@ pub struct Sample {
 /// Something that a workload is run on.
 #[derive(Clone, Copy)]
 enum Subject {
-    Omniring(&'static str),
+    Omniring(OnTier),
     Rival(&'static str),
     Fio(FioEngine),
 }
@@ -94,7 +117,8 @@ enum Subject {
 impl Subject {
     fn name(self) -> String {
         match self {
-            Subject::Omniring(engine) => format!("omniring {engine}"),
+            Subject::Omniring((engine, None)) => format!("omniring {engine}"),
+            Subject::Omniring((engine, Some(tier))) => format!("omniring {engine} {tier}"),
             Subject::Rival(runtime) => runtime.to_owned(),
             Subject::Fio(engine) => format!("fio {}", engine.name()),
         }
@@ -103,9 +127,10 @@ impl Subject {
     /// The command that runs `program`, up to the program's own arguments.
     fn command(self, program: &str, examples: &Path) -> Result<Command> {
         match self {
-            Subject::Omniring(engine) => {
+            Subject::Omniring((engine, tier)) => {
                 let mut command = Command::new(examples.join(program));
                 command.args(["--engine", engine]);
+                command.args(tier.map(|tier| format!("--{tier}")));
                 Ok(command)
             }
             Subject::Rival(runtime) => {
@@ -138,6 +163,17 @@ impl Workload {
         }
     }
 
+    /// What is claimed about it, if anything.
+    fn field(&self) -> Option<Field> {
+        match self {
+            Workload::Read(job) if job.depth == 1 => None,
+            Workload::Read(job) if job.direct => Some(Field::DirectReads),
+            Workload::Read(_) => Some(Field::CachedReads),
+            Workload::Echo { connections: 1 } => None,
+            Workload::Echo { .. } => Some(Field::Echo),
+        }
+    }
+
     fn program(&self) -> &'static str {
         match self {
             Workload::Read(_) => "random_read",
@@ -149,7 +185,10 @@ impl Workload {
         let mut subjects = Vec::new();
         let example = examples.join(self.program());
         if example.is_file() {
-            subjects.extend(ENGINES.map(Subject::Omniring));
+            match self {
+                Workload::Read(_) => subjects.extend(READERS.map(Subject::Omniring)),
+                Workload::Echo { .. } => subjects.extend(ECHOERS.map(Subject::Omniring)),
+            }
         } else {
             let reason = format!(
                 "{} is not there; build it with `cargo build --release -p omniring --examples`",
@@ -287,8 +326,9 @@ impl Skip {
 
 /// All samples of one subject in one workload, and their medians.
 #[derive(Serialize)]
-struct Row {
-    subject: String,
+pub struct Row {
+    /// Who it is.
+    pub subject: String,
     cpu_us_per_op: f64,
     rate: f64,
     context_switches_per_op: f64,
@@ -300,6 +340,15 @@ struct Row {
 }
 
 impl Row {
+    /// The figures of all rounds.
+    pub fn figures(&self, measure: Measure) -> Vec<f64> {
+        let figure = |sample: &Sample| match measure {
+            Measure::Cpu => sample.cpu_us_per_op,
+            Measure::Rate => sample.rate,
+        };
+        self.samples.iter().map(figure).collect()
+    }
+
     fn new(subject: Subject, samples: Vec<Sample>, uring: Option<&[Sample]>) -> Option<Row> {
         let cpu = |samples: &[Sample]| -> Vec<f64> {
             samples.iter().map(|sample| sample.cpu_us_per_op).collect()
@@ -315,6 +364,19 @@ impl Row {
             server_busy: median(samples.iter().filter_map(|sample| sample.server_busy)),
             samples,
         })
+    }
+
+    /// A row made by hand, of CPU per op and rate of each round.
+    #[cfg(test)]
+    pub fn of_figures(subject: &'static str, rounds: &[(f64, f64)]) -> Row {
+        let sample = |&(cpu_us_per_op, rate): &(f64, f64)| Sample {
+            rate,
+            cpu_us_per_op,
+            context_switches_per_op: 0.0,
+            server_busy: None,
+        };
+        let samples = rounds.iter().map(sample).collect();
+        Row::new(Subject::Rival(subject), samples, None).expect("there are rounds")
     }
 
     fn cells(&self) -> Vec<String> {
@@ -347,6 +409,7 @@ impl Row {
 struct Comparison {
     workload: String,
     rows: Vec<Row>,
+    claims: Vec<Verdict>,
 }
 
 impl Comparison {
@@ -385,15 +448,19 @@ impl Comparison {
         }
         let uring = field
             .iter()
-            .find(|(subject, _)| matches!(subject, Subject::Omniring(engine) if *engine == ENGINES[0]))
+            .find(|(subject, _)| matches!(subject, Subject::Omniring(("uring", None))))
             .map(|(_, samples)| samples.clone());
-        let rows = field
+        let rows: Vec<Row> = field
             .into_iter()
             .filter_map(|(subject, samples)| Row::new(subject, samples, uring.as_deref()))
             .collect();
+        let claims = workload
+            .field()
+            .map_or_else(Vec::new, |field| claims::judge(field, &rows));
         Comparison {
             workload: workload.name(),
             rows,
+            claims,
         }
     }
 
@@ -416,7 +483,14 @@ impl Comparison {
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        Ok(writeln!(out, "\n{}\n\n{table}", self.workload)?)
+        writeln!(out, "\n{}\n\n{table}", self.workload)?;
+        if !self.claims.is_empty() {
+            writeln!(out)?;
+        }
+        for claim in &self.claims {
+            writeln!(out, "- {claim}")?;
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 //! side by side with omniring's examples.
 
 mod aligned;
+mod claims;
 mod compare;
 mod compio_peer;
 mod fio;
@@ -69,6 +70,7 @@ enum EchoRuntime {
 enum ReadRuntime {
     Tokio,
     TokioUring,
+    TokioUringPlain,
     Monoio,
     Compio,
     Glommio,
@@ -99,7 +101,8 @@ fn main() -> Result<()> {
             job.check()?;
             let report = match runtime {
                 ReadRuntime::Tokio => tokio_peer::random_read(&job),
-                ReadRuntime::TokioUring => tokio_uring_peer::random_read(&job),
+                ReadRuntime::TokioUring => tokio_uring_peer::random_read_fixed(&job),
+                ReadRuntime::TokioUringPlain => tokio_uring_peer::random_read_plain(&job),
                 ReadRuntime::Monoio => monoio_peer::random_read(&job),
                 ReadRuntime::Compio => compio_peer::random_read(&job),
                 ReadRuntime::Glommio => glommio_peer::random_read(&job),
