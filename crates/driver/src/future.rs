@@ -119,9 +119,20 @@ impl<O: Operation> Future for OpFuture<O> {
             Stage::Cancelled | Stage::Finished => Completion::error(libc::ECANCELED),
         };
         this.stage = Stage::Finished;
+        if completion.result < 0 {
+            return Poll::Ready(fail(&mut this.operation, completion));
+        }
         let operation = this.operation.take().expect("it was there a moment ago");
         Poll::Ready(operation.complete(completion))
     }
+}
+
+/// Completes an operation that failed, out of the way: the fast path is then the shorter by all
+/// that an operation does about errors.
+#[cold]
+#[inline(never)]
+fn fail<O: Operation>(operation: &mut Option<O>, completion: Completion) -> O::Output {
+    operation.take().expect("it was there a moment ago").complete(completion)
 }
 
 impl<O: Operation> OpFuture<O> {

@@ -3,6 +3,7 @@
 //! Each function returns the future of one op and says what it yields; what the op does is in the
 //! man page that [`Op`](crate::op::Op) names.
 
+mod direct;
 mod file;
 mod net;
 mod path;

@@ -94,9 +94,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         let mut options = OpenOptions::new();
         let opened = options.read(true).direct(arguments.direct).open(&arguments.file).await;
         let file = opened.map_err(|error| match error.kind() {
-            ErrorKind::InvalidInput if arguments.direct => {
-                format!("{error}: its file system refuses O_DIRECT; leave out --direct")
-            }
+            ErrorKind::InvalidInput if arguments.direct => format!("{error}; leave out --direct"),
             _ => format!("{error}; give a file that can be read"),
         })?;
         let metadata = file.metadata().await?;

@@ -15,6 +15,7 @@ pub use self::geometry::{Discard, Geometry};
 
 use crate::buf::{AlignedBuf, IoBuf, IoBufMut};
 use crate::fs::{self, File, FileType, OpenOptions};
+use crate::raw_os_error;
 
 /// How to open a [`BlockDevice`].
 #[derive(Clone, Debug, Default)]
@@ -62,14 +63,15 @@ impl Options {
         options.read(true).write(!self.read_only).direct(true);
         let (file, is_direct) = match options.open(path).await {
             Ok(file) => (file, true),
-            Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(naming(error)),
-            Err(_) => {
+            Err(error) if raw_os_error(&error) != Some(libc::EINVAL) => return Err(naming(error)),
+            Err(error) => {
                 is_device(fs::metadata(path).await.map_err(naming)?.file_type()).map_err(naming)?;
                 if !self.buffered_if_refused {
-                    let what = "its file system does not take O_DIRECT; put it on one that does \
-                                (ext4, xfs), or allow the page cache with \
-                                Options::buffered_if_refused";
-                    return Err(naming(invalid(what.to_owned())));
+                    // The error names file and file system.
+                    return Err(invalid(format!(
+                        "{error}; put it on one that takes it (ext4, xfs), or allow the page cache \
+                         with Options::buffered_if_refused"
+                    )));
                 }
                 (options.direct(false).open(path).await.map_err(naming)?, false)
             }
@@ -340,7 +342,7 @@ impl Error {
 
     /// The kernel's error number; `None` where the request was refused before it was submitted.
     pub fn raw_os_error(&self) -> Option<i32> {
-        self.source.raw_os_error()
+        raw_os_error(&self.source)
     }
 
     /// What kind of error it is; `InvalidInput` for a request that was refused.
@@ -351,7 +353,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.source.raw_os_error() {
+        match self.raw_os_error() {
             Some(_) => write!(f, "at byte {}: {}", self.offset, self.source),
             None => write!(f, "{}", self.source),
         }

@@ -1,6 +1,7 @@
 //! Files and directories.
 
 mod dir;
+mod direct;
 mod file;
 mod metadata;
 

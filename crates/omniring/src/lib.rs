@@ -42,8 +42,8 @@ mod yielding;
 
 pub use omniring_driver::op::{Op, Opcode};
 pub use omniring_driver::{
-    ENGINE_VARIABLE, EngineName as Engine, OpFuture, Operation, StartError, Support, UnknownEngine,
-    doctor,
+    ENGINE_VARIABLE, EngineName as Engine, Explained, OpFuture, Operation, StartError, Support,
+    UnknownEngine, doctor, raw_os_error,
 };
 
 pub use blocking::spawn_blocking;

@@ -94,7 +94,7 @@ struct World<'a> {
 fn outcome<T: std::fmt::Debug>(result: &io::Result<T>) -> String {
     match result {
         Ok(value) => format!("{value:?}"),
-        Err(error) => match error.raw_os_error() {
+        Err(error) => match omniring::raw_os_error(error) {
             Some(errno) => format!("errno {errno}"),
             None => format!("{:?}", error.kind()),
         },
@@ -512,7 +512,7 @@ impl World<'_> {
 }
 
 fn copy_error(error: &io::Error) -> io::Error {
-    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+    omniring::raw_os_error(error).map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
 async fn list(path: &Path) -> io::Result<Vec<String>> {

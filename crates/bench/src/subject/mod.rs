@@ -83,7 +83,7 @@ impl From<io::Error> for SetupError {
 
 /// Opens a file of a row, telling a file system without O_DIRECT from a fault.
 fn refusal_of_open(error: io::Error, direct: bool) -> SetupError {
-    if direct && error.raw_os_error() == Some(libc::EINVAL) {
+    if direct && omniring::raw_os_error(&error) == Some(libc::EINVAL) {
         SetupError::Refused("the file system does not support O_DIRECT".to_owned())
     } else {
         SetupError::Failed(format!("cannot open the file: {}", plain(&error)))

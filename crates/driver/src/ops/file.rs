@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use libc::iovec;
 
+use super::direct::{Transfer, explain};
 use super::{count, op_len, unit};
 use crate::buf::{IoBuf, IoBufMut};
 use crate::driver::Driver;
@@ -81,8 +82,12 @@ unsafe impl<B: IoBufMut> Operation for Read<B> {
     }
 
     #[inline]
-    fn complete(self, completion: Completion) -> Self::Output {
-        filled(count(completion), self.buf)
+    fn complete(mut self, completion: Completion) -> Self::Output {
+        let result = count(completion).map_err(|error| {
+            let iov = [iovec_mut(&mut self.buf)];
+            explain(error, Transfer::Read, &self.handle, self.position, &iov)
+        });
+        filled(result, self.buf)
     }
 }
 
@@ -129,7 +134,11 @@ unsafe impl<B: IoBuf> Operation for Write<B> {
 
     #[inline]
     fn complete(self, completion: Completion) -> Self::Output {
-        (count(completion), self.buf)
+        let result = count(completion).map_err(|error| {
+            let iov = [iovec_ref(&self.buf)];
+            explain(error, Transfer::Write, &self.handle, self.position, &iov)
+        });
+        (result, self.buf)
     }
 }
 
@@ -166,7 +175,9 @@ unsafe impl<B: IoBufMut> Operation for ReadVectored<B> {
     }
 
     fn complete(mut self, completion: Completion) -> Self::Output {
-        let result = count(completion);
+        let result = count(completion).map_err(|error| {
+            explain(error, Transfer::Read, &self.handle, self.position, &self.iov)
+        });
         if let Ok(count) = result {
             fill_in_order(&mut self.bufs, count);
         }
@@ -229,7 +240,10 @@ unsafe impl<B: IoBuf> Operation for WriteVectored<B> {
     }
 
     fn complete(self, completion: Completion) -> Self::Output {
-        (count(completion), self.bufs)
+        let result = count(completion).map_err(|error| {
+            explain(error, Transfer::Write, &self.handle, self.position, &self.iov)
+        });
+        (result, self.bufs)
     }
 }
 

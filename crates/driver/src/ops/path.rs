@@ -85,7 +85,10 @@ unsafe impl Operation for Stat {
             dir: self.handle.as_ref().map_or(Handle::CURRENT_DIR, SharedHandle::handle),
             path: self.path.as_ptr(),
             flags: self.flags,
-            mask: libc::STATX_BASIC_STATS | libc::STATX_BTIME | libc::STATX_DIOALIGN,
+            mask: libc::STATX_BASIC_STATS
+                | libc::STATX_BTIME
+                | libc::STATX_MNT_ID
+                | libc::STATX_DIOALIGN,
             out: self.out.as_mut_ptr(),
         }
     }

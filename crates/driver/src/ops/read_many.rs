@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use libc::iovec;
 
+use super::direct::{Transfer, explain};
 use super::file::{IOV_MAX, filled, fixed_index, iovec_mut};
 use super::{LEN_MAX, count, op_len};
 use crate::buf::IoBufMut;
@@ -67,8 +68,17 @@ unsafe impl<B: IoBufMut> Operation for ReadRun<B> {
         }
     }
 
-    fn complete(self, completion: Completion) -> Self::Output {
-        (count(completion), self)
+    fn complete(mut self, completion: Completion) -> Self::Output {
+        let result = count(completion).map_err(|error| {
+            let request = match &mut self.run {
+                Run::One(request) => request,
+                Run::Several(requests) => &mut requests[0],
+            };
+            // What is wrong with several shows when each is read by itself.
+            let iov = [iovec_mut(&mut request.buf)];
+            explain(error, Transfer::Read, &self.handle, Position::At(request.offset), &iov)
+        });
+        (result, self)
     }
 }
 

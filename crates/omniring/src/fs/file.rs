@@ -8,6 +8,7 @@ use omniring_driver::op::Position;
 use omniring_driver::ops::{self, OnHandle, Read, ReadMany, Write};
 use omniring_driver::{OpFuture, SharedHandle};
 
+use super::direct::explain_direct;
 use super::{Metadata, c_path};
 use crate::buf::{IoBuf, IoBufExt, IoBufMut};
 use crate::executor::current;
@@ -84,8 +85,9 @@ impl OpenOptions {
     }
 
     /// Past the page cache (`O_DIRECT`). Memory, offsets and lengths have to be aligned as
-    /// [`Metadata::direct_alignment`] says, else reads and writes fail with `EINVAL`; file
-    /// systems that cannot do it refuse to open with `EINVAL`.
+    /// [`Metadata::direct_alignment`] says, else reads and writes fail with `EINVAL`, and the error
+    /// says what is not aligned. A file system that cannot do it refuses to open with `EINVAL`, and
+    /// the error names it. ([`raw_os_error`](crate::raw_os_error) has the errno of both.)
     pub fn direct(&mut self, direct: bool) -> &mut OpenOptions {
         self.set_flag(libc::O_DIRECT, direct)
     }
@@ -121,9 +123,14 @@ impl OpenOptions {
     /// # Panics
     /// Outside of a runtime.
     pub async fn open(&self, path: impl AsRef<Path>) -> io::Result<File> {
-        let path = c_path(path.as_ref())?;
-        let handle = ops::open(&current().driver, path, self.flags()?, self.mode).await?;
-        Ok(File { handle })
+        let given = path.as_ref();
+        let path = c_path(given)?;
+        let flags = self.flags()?;
+        match ops::open(&current().driver, path, flags, self.mode).await {
+            Ok(handle) => Ok(File { handle }),
+            Err(error) if flags & libc::O_DIRECT != 0 => Err(explain_direct(error, given).await),
+            Err(error) => Err(error),
+        }
     }
 
     fn flags(&self) -> io::Result<i32> {

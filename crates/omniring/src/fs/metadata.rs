@@ -132,6 +132,11 @@ impl Metadata {
         (self.stat.stx_mask & libc::STATX_BTIME != 0).then(|| system_time(self.stat.stx_btime))
     }
 
+    /// The number of the mount the file is on, where the kernel (5.8) says it.
+    pub(super) fn mount(&self) -> Option<u64> {
+        (self.stat.stx_mask & libc::STATX_MNT_ID != 0).then_some(self.stat.stx_mnt_id)
+    }
+
     /// The alignment in bytes that `O_DIRECT` needs, of memory and of offsets and lengths.
     /// `None` where the file system does not take `O_DIRECT`, or the kernel (before 6.1) does not
     /// say.

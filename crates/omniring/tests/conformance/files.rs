@@ -31,6 +31,7 @@ conformance!(
     reading_a_directory_fails,
     direct_io_moves_aligned_memory,
     direct_io_refuses_what_is_not_aligned,
+    a_file_system_that_refuses_direct_io_is_named,
     syncing_succeeds_and_a_pipe_refuses_it,
     set_len_cuts_and_extends,
     allocate_makes_the_file_longer,
@@ -338,8 +339,7 @@ pub async fn direct_file(path: &Path) -> Option<(File, usize)> {
             Some((file, align))
         }
         Err(error) => {
-            assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
-            skip("the file system of the temporary directory does not take O_DIRECT");
+            skip(&error.to_string());
             None
         }
     }
@@ -372,18 +372,73 @@ fn direct_io_refuses_what_is_not_aligned(runtime: &Runtime) {
     let path = dir.path().join("file");
     runtime.block_on(async {
         let Some((mut file, align)) = direct_file(&path).await else { return };
+        let known = file.metadata().await.unwrap().direct_alignment();
+        let refused = |result: std::io::Result<usize>, wrong: &[&str]| {
+            let error = result.unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+            assert_eq!(omniring::raw_os_error(&error), Some(libc::EINVAL));
+            let text = error.to_string();
+            if let Some((memory, offset)) = known {
+                assert!(text.contains(&format!("multiples of {offset},")), "{text}");
+                assert!(text.contains(&format!(" of {memory} bytes: ")), "{text}");
+            }
+            let said = text.rsplit_once(": ").unwrap().1;
+            let said: Vec<_> = said.split(", ").collect();
+            assert_eq!(said.len(), wrong.len(), "{text}");
+            assert!(said.iter().zip(wrong).all(|(said, wrong)| said.contains(wrong)), "{text}");
+        };
         let (result, _) = file.read_at(AlignedBuf::new(align, align), 1).await;
-        assert_eq!(errno(result), libc::EINVAL, "offset");
+        refused(result, &["offset 1 is not"]);
+        let length = format!("length {} is not", align - 1);
         let (result, _) = file.read_at(AlignedBuf::new(align - 1, align), 0).await;
-        assert_eq!(errno(result), libc::EINVAL, "length");
+        refused(result, &[&length]);
         let (result, _) = file.read(AlignedBuf::new(align - 1, align)).await;
-        assert_eq!(errno(result), libc::EINVAL, "length, at the cursor");
+        refused(result, &[&length]);
+        let longer = format!("length {} is not", 2 * align - 1);
         let (result, _) = file.write_at(AlignedBuf::new(2 * align, align).slice(1..), 0).await;
-        assert_eq!(errno(result), libc::EINVAL, "memory and length");
+        match known {
+            // Some devices take memory at any address.
+            Some((..2, _)) => refused(result, &[&longer]),
+            _ => refused(result, &[&longer, "memory at 0x"]),
+        }
         let (result, _) = file.write_at(AlignedBuf::new(align, align), 1).await;
-        assert_eq!(errno(result), libc::EINVAL, "offset of a write");
+        refused(result, &["offset 1 is not"]);
+        let bufs = || vec![AlignedBuf::new(align, align), AlignedBuf::new(align - 1, align)];
+        refused(file.read_vectored_at(bufs(), 0).await.0, &[&length]);
+        refused(file.write_vectored_at(bufs(), 1).await.0, &["offset 1 is not", &length]);
+        let requests = [0, align as u64].map(|offset| (offset, AlignedBuf::new(align - 1, align)));
+        for (result, _) in file.read_many_at(requests).collect().await {
+            refused(result.and(Ok(0)), &[&length]);
+        }
+        // At the end of what is appended to, whatever the position.
+        file.set_len(1).await.unwrap();
+        let append = OpenOptions::new().append(true).direct(true).open(&path).await.unwrap();
+        let (result, _) = append.write_at(AlignedBuf::new(align, align), 0).await;
+        refused(result, &["offset 1 is not"]);
+        // What is wrong for another reason stays as it is.
+        let (result, _) = file.read_at(AlignedBuf::new(align, align), u64::MAX).await;
+        assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EINVAL));
     });
-    assert!(std::fs::read(&path).unwrap() == pattern(1 << 16), "nothing was written");
+    assert_eq!(std::fs::read(&path).unwrap(), pattern(1), "nothing was written");
+}
+
+fn a_file_system_that_refuses_direct_io_is_named(runtime: &Runtime) {
+    runtime.block_on(async {
+        let mut options = OpenOptions::new();
+        options.read(true).direct(true);
+        let refused = async |path: &str, why: &str| {
+            let error = options.open(path).await.unwrap_err();
+            assert_eq!(omniring::raw_os_error(&error), Some(libc::EINVAL));
+            let text = error.to_string();
+            assert!(text.contains(&format!("'{path}' cannot be opened with O_DIRECT")), "{text}");
+            assert!(text.contains(why), "{text}");
+        };
+        refused("/proc/self/status", "its file system, proc of proc at /proc, refuses it").await;
+        refused("/dev/null", "it is a character device").await;
+        let dir = scratch();
+        let missing = options.open(dir.path().join("missing")).await.unwrap_err();
+        assert_eq!(missing.raw_os_error(), Some(libc::ENOENT));
+    });
 }
 
 fn syncing_succeeds_and_a_pipe_refuses_it(runtime: &Runtime) {

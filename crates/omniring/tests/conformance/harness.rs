@@ -116,7 +116,9 @@ pub fn thread_count() -> usize {
 pub fn errno<T>(result: std::io::Result<T>) -> i32 {
     match result {
         Ok(_) => panic!("it succeeded, and was to fail"),
-        Err(error) => error.raw_os_error().unwrap_or_else(|| panic!("no errno: {error:?}")),
+        Err(error) => {
+            omniring::raw_os_error(&error).unwrap_or_else(|| panic!("no errno: {error:?}"))
+        }
     }
 }
 
