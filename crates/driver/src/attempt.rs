@@ -5,6 +5,7 @@
 //! what to wait for instead, and the engine attempts again when that is ready.
 
 use std::os::fd::RawFd;
+use std::ptr::null_mut;
 
 use libc::{c_char, c_int, c_long, c_void, iovec, mode_t, ssize_t};
 
@@ -60,9 +61,12 @@ impl Opcode {
             | Opcode::GetOption
             | Opcode::Shutdown => Class::Instant,
             Opcode::Accept
+            | Opcode::AcceptMulti
             | Opcode::Connect
             | Opcode::Recv
+            | Opcode::RecvMulti
             | Opcode::Send
+            | Opcode::SendZeroCopy
             | Opcode::RecvMsg
             | Opcode::SendMsg
             | Opcode::Poll => Class::Peer,
@@ -141,7 +145,9 @@ pub(crate) unsafe fn attempt(op: &Op, attempt: Attempt) -> Outcome {
             }
             Op::Fsync { handle, data_only: false } => retry(|| libc::fsync(handle.fd())),
             Op::Fsync { handle, data_only: true } => retry(|| libc::fdatasync(handle.fd())),
-            Op::Open { dir, path, flags, mode } => open(dir, path, flags | libc::O_CLOEXEC, mode),
+            Op::Open { dir, path, flags, mode, .. } => {
+                open(dir, path, flags | libc::O_CLOEXEC, mode)
+            }
             // After EINTR the descriptor is gone all the same on Linux: not to be tried again.
             Op::Close { handle } => match libc::close(handle.fd()) {
                 0 => done(0),
@@ -173,7 +179,7 @@ pub(crate) unsafe fn attempt(op: &Op, attempt: Attempt) -> Outcome {
             Op::ReadDir { handle, buf, len } => retry(|| {
                 libc::syscall(libc::SYS_getdents64, handle.fd() as c_long, buf, len as c_long)
             }),
-            Op::Socket { domain, kind, protocol } => {
+            Op::Socket { domain, kind, protocol, .. } => {
                 let kind = kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
                 retry(|| libc::socket(domain, kind, protocol))
             }
@@ -187,7 +193,9 @@ pub(crate) unsafe fn attempt(op: &Op, attempt: Attempt) -> Outcome {
             Op::GetOption { handle, level, name, value, len } => {
                 retry(|| libc::getsockopt(handle.fd(), level, name, value, len))
             }
-            Op::Accept { handle, addr, addr_len } => accept(handle, addr, addr_len),
+            Op::Accept { handle, addr, addr_len, .. } => accept(handle, addr, addr_len),
+            // The connections after the first come with the next attempts.
+            Op::AcceptMulti { handle, .. } => accept(handle, null_mut(), null_mut()),
             Op::Connect { handle, .. } if attempt == Attempt::Again => connect_again(handle.fd()),
             Op::Connect { handle, addr, addr_len } => connect(handle, addr, addr_len),
             Op::Recv { handle, buf, len, flags } => receive(handle, flags, |flags| {
@@ -196,9 +204,13 @@ pub(crate) unsafe fn attempt(op: &Op, attempt: Attempt) -> Outcome {
             Op::RecvMsg { handle, msg, flags } => {
                 receive(handle, flags, |flags| libc::recvmsg(handle.fd(), msg, flags))
             }
-            Op::Send { handle, buf, len, flags } => send(handle, flags, |flags| {
-                libc::send(handle.fd(), buf.cast(), len as usize, flags)
-            }),
+            // The engine takes the buffer before it gets here.
+            Op::RecvMulti { .. } => Outcome::Done(Completion::error(libc::EOPNOTSUPP)),
+            Op::Send { handle, buf, len, flags } | Op::SendZeroCopy { handle, buf, len, flags } => {
+                send(handle, flags, |flags| {
+                    libc::send(handle.fd(), buf.cast(), len as usize, flags)
+                })
+            }
             Op::SendMsg { handle, msg, flags } => {
                 send(handle, flags, |flags| libc::sendmsg(handle.fd(), msg, flags))
             }

@@ -90,6 +90,14 @@ pub struct Config {
     pub threads_max: usize,
     /// What the names of the pool's threads start with.
     pub thread_name: String,
+    /// Direct descriptors that a ring may make: what it opens, accepts and connects then lives in
+    /// its own table, where ops find it with less work, and takes no descriptor of the process
+    /// (5.19; those of 6.11 are needed for all ops). 0 is none. Other engines ignore it.
+    pub direct_descriptors: u32,
+    /// Bytes in a lease buffer, at least 1.
+    pub lease_len: u32,
+    /// The most lease buffers in the pool, 1 to 32,768.
+    pub leases_max: u32,
     /// How long the end of a driver waits for ops that do not end when cancelled.
     pub shutdown_time_max: Duration,
 }
@@ -101,6 +109,9 @@ impl Default for Config {
             queue_entries: 256,
             threads_max: 16,
             thread_name: "omniring-pool".to_owned(),
+            direct_descriptors: 0,
+            lease_len: 8 << 10,
+            leases_max: 1024,
             shutdown_time_max: Duration::from_secs(5),
         }
     }
@@ -201,6 +212,12 @@ pub(crate) fn start(config: &Config) -> Result<Chosen, StartError> {
     if config.threads_max == 0 {
         return refuse(Cause::Argument("the pool needs at least 1 thread"));
     }
+    if config.lease_len == 0 {
+        return refuse(Cause::Argument("a lease buffer needs at least 1 byte"));
+    }
+    if !(1..=32_768).contains(&config.leases_max) {
+        return refuse(Cause::Argument("lease buffers must be between 1 and 32768"));
+    }
     let (wanted, by) = match std::env::var(ENGINE_VARIABLE) {
         Ok(name) if !name.is_empty() => match name.parse() {
             Ok(engine) => (engine, ENGINE_VARIABLE),
@@ -251,14 +268,14 @@ pub(crate) fn start_named(
 type Made = (Box<dyn Engine>, Option<String>);
 
 fn make(name: EngineName, config: &Config) -> Result<Made, Failure> {
-    let Config { threads_max, thread_name, queue_entries, .. } = config;
+    let Config { threads_max, thread_name, .. } = config;
     let calls = |policy| match Calls::new(policy, *threads_max, thread_name) {
         Ok(engine) => Ok((Box::new(engine) as Box<_>, None)),
         Err(error) => Err(Failure { step: Step::SetUp, error }),
     };
     match name {
         EngineName::Auto => unreachable!("resolved by the caller"),
-        EngineName::Uring => Uring::new(*queue_entries, *threads_max, thread_name).map(|engine| {
+        EngineName::Uring => Uring::new(config).map(|engine| {
             let remark = engine.remark();
             (Box::new(engine) as Box<_>, remark)
         }),

@@ -4,9 +4,11 @@
 //! The user's code (wakers, destructors of buffers) runs only while nothing here is borrowed, so
 //! that it may come back in.
 
-use std::cell::RefCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use crate::batching::Batching;
 use crate::choice::{Chosen, Config, EngineName, StartError, start};
 use crate::clock::Instant;
 use crate::engine::{Engine, Refused, Submitted, Support, Wait};
+use crate::lease::LeasePool;
 use crate::notify::Notifier;
 use crate::op::{Completion, FixedIndex, Handle, Op, Opcode};
 use crate::table::{Key, Orphan, Table};
@@ -39,6 +42,13 @@ pub struct Driver {
     choice: String,
     wants_nonblocking: bool,
     shutdown_time_max: Duration,
+    /// Direct descriptors in use or asked for, and the most there may be.
+    direct_count: Cell<u32>,
+    direct_max: u32,
+    /// Made when the first lease is asked for.
+    leases: OnceCell<Rc<LeasePool>>,
+    lease_len: u32,
+    leases_max: u32,
 }
 
 struct Inner {
@@ -85,6 +95,7 @@ impl Driver {
             table: Table::new(),
         };
         let engine = inner.engine.as_ref().expect("set above");
+        let direct_max = engine.direct_max();
         Driver {
             notifier: engine.notifier().clone(),
             wants_nonblocking: engine.wants_nonblocking(),
@@ -92,6 +103,11 @@ impl Driver {
             engine_name,
             choice,
             shutdown_time_max: config.shutdown_time_max,
+            direct_count: Cell::new(0),
+            direct_max,
+            leases: OnceCell::new(),
+            lease_len: config.lease_len,
+            leases_max: config.leases_max,
         }
     }
 
@@ -183,6 +199,70 @@ impl Driver {
         Some(keys)
     }
 
+    /// Starts an op that may complete more than once. With `ready_max` completions that were not
+    /// taken it is told to end.
+    ///
+    /// # Safety
+    /// INV-BUF: what the op points at stays in place and untouched until the last completion.
+    pub(crate) unsafe fn start_multi(&self, op: Op, waker: &Waker, ready_max: usize) -> Started {
+        let mut borrow = self.inner.borrow_mut();
+        let inner = &mut *borrow;
+        let Some(engine) = &mut inner.engine else {
+            return Started::Done(Completion::error(libc::ECANCELED));
+        };
+        let key = inner.table.insert(false);
+        // SAFETY: the caller's contract.
+        match unsafe { engine.submit(key, &op) } {
+            Submitted::Done(completion) if inner.inline_count < INLINE_PER_TURN => {
+                inner.inline_count += 1;
+                inner.table.remove(key);
+                Started::Done(completion)
+            }
+            Submitted::Done(completion) => {
+                inner.table.set_multi(key, ready_max, Waker::noop().clone());
+                inner.table.complete(key, completion);
+                drop(borrow);
+                waker.wake_by_ref();
+                Started::Pending(key)
+            }
+            Submitted::Pending => {
+                inner.table.set_multi(key, ready_max, waker.clone());
+                Started::Pending(key)
+            }
+        }
+    }
+
+    /// The next completion of the multishot op `key`, or `waker` is woken when it is there. After
+    /// the last one `key` is stale.
+    #[inline]
+    pub(crate) fn take_next(&self, key: Key, waker: &Waker) -> Option<Completion> {
+        self.inner.borrow_mut().table.take_next(key, waker)
+    }
+
+    /// The stream of `key` is gone: cancels the op, whose memory `orphan` owns from here on.
+    pub(crate) fn abandon_multi(&self, key: Key, mut orphan: Box<dyn Orphan>) {
+        let mut inner = self.inner.borrow_mut();
+        // What is taken here is disposed of at the end: by the orphan, which outlives it all.
+        while let Some(completion) = inner.table.try_next(key) {
+            if !completion.has_more() {
+                drop(inner);
+                orphan.finish(completion);
+                return;
+            }
+            orphan.keep(completion);
+        }
+        if inner.engine.is_none() {
+            // The shutdown gave up on this op: the kernel may use its memory for ever.
+            std::mem::forget(orphan);
+            return;
+        }
+        let wakers = inner.table.abandon_multi(key, orphan);
+        let engine = inner.engine.as_mut().expect("checked above");
+        engine.cancel(key);
+        drop(inner);
+        drop(wakers);
+    }
+
     /// The completion of `key`, or `waker` is woken when it is there.
     #[inline]
     pub(crate) fn take(&self, key: Key, waker: &Waker) -> Option<Completion> {
@@ -261,6 +341,13 @@ impl Driver {
         if bounded_count > 0 {
             inner.batching.observe(bounded_count - bounded_left, bounded_left);
         }
+        while let Some(key) = inner.table.take_unread() {
+            if inner.table.is_in_flight(key)
+                && let Some(engine) = &mut inner.engine
+            {
+                engine.cancel(key);
+            }
+        }
         let (mut wakers, orphans) = inner.table.take_finished();
         drop(borrow);
         wakers.drain(..).for_each(Waker::wake);
@@ -277,6 +364,64 @@ impl Driver {
             Some(engine) => engine.spawn_call(call),
             None => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
         }
+    }
+
+    /// Whether the next op that makes a handle is to make a direct descriptor. It counts as in
+    /// use from here on: see [`Driver::release_direct`].
+    #[inline]
+    pub(crate) fn reserve_direct(&self) -> bool {
+        let may = self.direct_count.get() < self.direct_max;
+        self.direct_count.set(self.direct_count.get() + u32::from(may));
+        may
+    }
+
+    /// Whether an op that makes any number of handles may make direct descriptors: as long as
+    /// there is room for many.
+    pub(crate) fn has_room_for_direct(&self) -> bool {
+        self.direct_count.get() < self.direct_max / 2
+    }
+
+    /// A direct descriptor was made without having been reserved.
+    pub(crate) fn count_direct(&self) {
+        self.direct_count.set(self.direct_count.get() + 1);
+    }
+
+    /// A direct descriptor that was reserved was not made.
+    pub(crate) fn release_direct(&self) {
+        self.direct_count.set(self.direct_count.get() - 1);
+    }
+
+    /// Closes a direct descriptor with the next submission.
+    pub(crate) fn close_direct(&self, index: u32) {
+        self.release_direct();
+        // A ring that is gone has closed it.
+        if let Some(engine) = &mut self.inner.borrow_mut().engine {
+            engine.close_direct(index);
+        }
+    }
+
+    /// A file descriptor of the process for a direct one.
+    pub(crate) fn install(&self, index: u32) -> io::Result<OwnedFd> {
+        match &mut self.inner.borrow_mut().engine {
+            Some(engine) => engine.install(index),
+            None => Err(io::Error::from_raw_os_error(libc::ECANCELED)),
+        }
+    }
+
+    /// Buffers of the lease pool that are leased.
+    pub fn leased_count(&self) -> usize {
+        self.leases.get().map_or(0, |pool| pool.leased_count())
+    }
+
+    /// The pool of lease buffers.
+    pub(crate) fn leases(&self) -> &Rc<LeasePool> {
+        self.leases.get_or_init(|| {
+            let pool = Rc::new(LeasePool::new(self.lease_len, self.leases_max));
+            if let Some(engine) = &mut self.inner.borrow_mut().engine {
+                engine.provide(&pool);
+            }
+            pool
+        })
     }
 
     /// `handle` is about to be closed or to leave the driver's care.

@@ -5,11 +5,14 @@
 //! (`future`).
 
 use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use crate::clock::Instant;
+use crate::lease::LeasePool;
 use crate::notify::Notifier;
 use crate::op::{Completion, FixedIndex, Handle, Op, Opcode};
 use crate::table::{Key, Table};
@@ -138,6 +141,24 @@ pub(crate) trait Engine {
     fn unregister_buffer(&mut self, index: FixedIndex) {
         let _ = index;
     }
+
+    /// How many direct descriptors there may be.
+    fn direct_max(&self) -> u32 {
+        0
+    }
+
+    /// Closes a direct descriptor of the engine's, after what was submitted on it so far.
+    fn close_direct(&mut self, index: u32) {
+        unreachable!("direct descriptor {index} of an engine that makes none")
+    }
+
+    /// A file descriptor of the process for a direct one.
+    fn install(&mut self, index: u32) -> io::Result<OwnedFd> {
+        unreachable!("direct descriptor {index} of an engine that makes none")
+    }
+
+    /// Hands over the pool that ops take lease buffers from. Called at most once.
+    fn provide(&mut self, pool: &Rc<LeasePool>);
 
     /// What wakes a turn from another thread.
     fn notifier(&self) -> &Arc<Notifier>;

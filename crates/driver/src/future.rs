@@ -25,6 +25,14 @@ pub unsafe trait Operation: Unpin + 'static {
     /// The driver that carries the op out.
     fn driver(&self) -> &Rc<Driver>;
 
+    /// Asked before the op is submitted: whether its result is there already, without the engine.
+    /// A socket whose data was received in advance has such results.
+    #[inline]
+    fn before(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completion>> {
+        let _ = cx;
+        Poll::Ready(None)
+    }
+
     /// The op as plain data. Called once.
     fn prepare(&mut self) -> Op;
 
@@ -44,6 +52,10 @@ pub unsafe trait Operation: Unpin + 'static {
 struct Abandoned<O>(O);
 
 impl<O: Operation> Orphan for Abandoned<O> {
+    fn keep(&mut self, _completion: Completion) {
+        debug_assert!(false, "these ops complete once");
+    }
+
     fn finish(self: Box<Self>, completion: Completion) {
         self.0.discard(completion);
     }
@@ -79,6 +91,11 @@ impl<O: Operation> OpFuture<O> {
         OpFuture { operation: Some(operation), stage: Stage::Idle }
     }
 
+    /// The operation, until the future has finished.
+    pub(crate) fn operation(&mut self) -> Option<&mut O> {
+        self.operation.as_mut()
+    }
+
     /// Asks for the op to end early. The future then yields `ECANCELED` and the buffer, or the
     /// op's own result if it was faster; an op that was not submitted yet never is.
     pub fn cancel(&mut self) {
@@ -100,18 +117,22 @@ impl<O: Operation> Future for OpFuture<O> {
             panic!("an op's future was polled after it had finished")
         };
         let completion = match this.stage {
-            Stage::Idle => {
-                let op = operation.prepare();
-                // SAFETY: INV-BUF: the operation keeps what the op points at (its contract), and
-                // it stays in this future, or in the slot, until the completion.
-                match unsafe { operation.driver().start(op, cx.waker()) } {
-                    Started::Done(completion) => completion,
-                    Started::Pending(key) => {
-                        this.stage = Stage::InFlight(key);
-                        return Poll::Pending;
+            Stage::Idle => match operation.before(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(completion)) => completion,
+                Poll::Ready(None) => {
+                    let op = operation.prepare();
+                    // SAFETY: INV-BUF: the operation keeps what the op points at (its contract),
+                    // and it stays in this future, or in the slot, until the completion.
+                    match unsafe { operation.driver().start(op, cx.waker()) } {
+                        Started::Done(completion) => completion,
+                        Started::Pending(key) => {
+                            this.stage = Stage::InFlight(key);
+                            return Poll::Pending;
+                        }
                     }
                 }
-            }
+            },
             Stage::InFlight(key) => match operation.driver().take(key, cx.waker()) {
                 Some(completion) => completion,
                 None => return Poll::Pending,

@@ -10,10 +10,14 @@ use std::os::fd::RawFd;
 
 use libc::{c_char, c_int, c_uint, c_void, iovec, mode_t, msghdr, off_t, sockaddr, socklen_t};
 
-/// What an op acts on. Today always a file descriptor of the process; direct descriptors of a
-/// ring and virtual handles of an engine will be further kinds behind the same type.
+/// What an op acts on: a file descriptor of the process, or a direct descriptor, which lives in the
+/// ring's own table and is known to that ring alone. Virtual handles of an engine will be a further
+/// kind behind the same type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Handle(RawFd);
+
+/// Set in a direct descriptor; the rest is its index. No process has so many descriptors.
+pub(crate) const DIRECT: RawFd = 1 << 30;
 
 impl Handle {
     /// The current directory, where a path op wants a directory (`AT_FDCWD`).
@@ -24,9 +28,20 @@ impl Handle {
         Handle(fd)
     }
 
-    /// The file descriptor behind this handle.
+    /// The direct descriptor at this index of the ring's table.
+    pub(crate) const fn from_direct(index: u32) -> Handle {
+        Handle(DIRECT | index as RawFd)
+    }
+
+    /// The file descriptor behind this handle. For a direct descriptor it is no number that the
+    /// process knows.
     pub const fn fd(self) -> RawFd {
         self.0
+    }
+
+    /// The index in the ring's table, of a direct descriptor.
+    pub const fn direct_index(self) -> Option<u32> {
+        if self.0 >= DIRECT { Some((self.0 - DIRECT) as u32) } else { None }
     }
 }
 
@@ -116,8 +131,9 @@ ops! {
     Fsync { handle: Handle, data_only: bool }
     /// `openat(2)`: the new file descriptor. `O_CLOEXEC` is always set. A FIFO opens at once for
     /// reading, and its reads wait for the first writer; for writing it fails with `ENXIO` while
-    /// nobody reads. Only with `O_CREAT` or `O_TRUNC` does that wait for the other side.
-    Open { dir: Handle, path: *const c_char, flags: c_int, mode: mode_t }
+    /// nobody reads. Only with `O_CREAT` or `O_TRUNC` does that wait for the other side. With
+    /// `direct` the result is the index of a direct descriptor.
+    Open { dir: Handle, path: *const c_char, flags: c_int, mode: mode_t, direct: bool }
     /// `close(2)`.
     Close { handle: Handle }
     /// `statx(2)` into `out`.
@@ -140,8 +156,8 @@ ops! {
     Symlink { target: *const c_char, dir: Handle, path: *const c_char }
     /// `getdents64(2)`: bytes of directory entries written to `buf`, 0 at the end.
     ReadDir { handle: Handle, buf: *mut u8, len: u32 }
-    /// `socket(2)`: the new file descriptor.
-    Socket { domain: c_int, kind: c_int, protocol: c_int }
+    /// `socket(2)`: the new file descriptor, or with `direct` the index of a direct one.
+    Socket { domain: c_int, kind: c_int, protocol: c_int, direct: bool }
     /// `bind(2)`.
     Bind { handle: Handle, addr: *const sockaddr, addr_len: socklen_t }
     /// `listen(2)`.
@@ -150,14 +166,24 @@ ops! {
     SetOption { handle: Handle, level: c_int, name: c_int, value: *const c_void, len: socklen_t }
     /// `getsockopt(2)`.
     GetOption { handle: Handle, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t }
-    /// `accept4(2)`: the new file descriptor.
-    Accept { handle: Handle, addr: *mut sockaddr, addr_len: *mut socklen_t }
+    /// `accept4(2)`: the new file descriptor, or with `direct` the index of a direct one.
+    Accept { handle: Handle, addr: *mut sockaddr, addr_len: *mut socklen_t, direct: bool }
+    /// As `Accept`, without the address, and again for each connection: more completions may come
+    /// as long as [`Completion::has_more`] says so.
+    AcceptMulti { handle: Handle, direct: bool }
     /// `connect(2)`, until the connection stands or failed.
     Connect { handle: Handle, addr: *const sockaddr, addr_len: socklen_t }
     /// `recv(2)`: bytes received, 0 at the end of the stream.
     Recv { handle: Handle, buf: *mut u8, len: u32, flags: c_int }
     /// `send(2)`: bytes sent. `MSG_NOSIGNAL` is always set.
     Send { handle: Handle, buf: *const u8, len: u32, flags: c_int }
+    /// As `Recv`, into a buffer of the driver's lease pool that is taken when the data is there,
+    /// and again for each arrival: more completions may come as long as
+    /// [`Completion::has_more`] says so. `-ENOBUFS` if the pool has none left.
+    RecvMulti { handle: Handle }
+    /// As `Send`, without copying where the kernel can. The memory is in use until the second
+    /// completion, if [`Completion::has_more`] announces one with the first.
+    SendZeroCopy { handle: Handle, buf: *const u8, len: u32, flags: c_int }
     /// `recvmsg(2)`.
     RecvMsg { handle: Handle, msg: *mut msghdr, flags: c_int }
     /// `sendmsg(2)`. `MSG_NOSIGNAL` is always set.
@@ -191,21 +217,42 @@ impl Op {
     }
 }
 
-/// How an op ended.
+/// How an op ended, or with [`has_more`](Completion::has_more) what it has yielded so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
     /// What the system call returned, or a negative errno.
     pub result: i32,
+    flags: u32,
 }
+
+/// The ring's flags of a completion, which every engine uses.
+const FLAG_BUFFER: u32 = linux_raw_sys::io_uring::IORING_CQE_F_BUFFER;
+const FLAG_MORE: u32 = linux_raw_sys::io_uring::IORING_CQE_F_MORE;
+const BUFFER_SHIFT: u32 = 16;
 
 impl Completion {
     pub(crate) const fn new(result: i32) -> Completion {
-        Completion { result }
+        Completion { result, flags: 0 }
+    }
+
+    /// As the ring reports it.
+    pub(crate) const fn with_flags(result: i32, flags: u32) -> Completion {
+        Completion { result, flags }
     }
 
     /// A completion that says how the system call failed.
     pub(crate) const fn error(errno: c_int) -> Completion {
         Completion::new(-errno)
+    }
+
+    /// Whether the op goes on and completes again.
+    pub const fn has_more(self) -> bool {
+        self.flags & FLAG_MORE != 0
+    }
+
+    /// Which buffer of the lease pool the op has taken.
+    pub(crate) const fn buffer(self) -> Option<u16> {
+        if self.flags & FLAG_BUFFER != 0 { Some((self.flags >> BUFFER_SHIFT) as u16) } else { None }
     }
 
     /// The result as `std::io` has it.

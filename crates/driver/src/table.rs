@@ -5,6 +5,7 @@
 //! INV-ORPHAN: while an op is in flight its memory is owned either by its future or, once that
 //! was dropped, by the slot.
 
+use std::collections::VecDeque;
 use std::task::Waker;
 
 use crate::op::Completion;
@@ -52,6 +53,10 @@ impl Key {
 /// What is left of an op whose future was dropped: it owns the op's memory until the final
 /// completion and then disposes of the result (INV-ORPHAN).
 pub(crate) trait Orphan {
+    /// An op that goes on has yielded something: to be kept until the end, because nothing may be
+    /// disposed of in the middle of a turn.
+    fn keep(&mut self, completion: Completion);
+
     /// The op has ended: releases the memory, and closes a handle nobody will take.
     fn finish(self: Box<Self>, completion: Completion);
 }
@@ -65,6 +70,32 @@ enum State {
     Orphaned { orphan: Box<dyn Orphan> },
     /// Completed and not yet taken.
     Done { completion: Completion },
+    /// An op that may complete again and again, until its last completion was taken.
+    Multi { multi: Box<Multi> },
+}
+
+/// What a multishot op has yielded.
+struct Multi {
+    /// Completions not yet taken.
+    ready: VecDeque<Completion>,
+    /// Those who wait for the next one.
+    wakers: Vec<Waker>,
+    /// The last completion is among those ready.
+    ended: bool,
+    /// With so many completions not taken, the op is to end.
+    ready_max: usize,
+    /// It was told to.
+    throttled: bool,
+}
+
+impl State {
+    fn is_in_flight(&self) -> bool {
+        match self {
+            State::Waiting { .. } | State::Orphaned { .. } => true,
+            State::Multi { multi } => !multi.ended,
+            State::Free { .. } | State::Done { .. } => false,
+        }
+    }
 }
 
 struct Slot {
@@ -89,6 +120,8 @@ pub(crate) struct Table {
     wakers: Vec<Waker>,
     /// What has completed and nobody waits for.
     orphans: Vec<FinishedOrphan>,
+    /// Multishot ops whose completions are not taken as fast as they come.
+    unread: Vec<Key>,
 }
 
 impl Table {
@@ -100,6 +133,7 @@ impl Table {
             bounded_count: 0,
             wakers: Vec::new(),
             orphans: Vec::new(),
+            unread: Vec::new(),
         }
     }
 
@@ -148,10 +182,7 @@ impl Table {
 
     #[inline]
     fn slot(&mut self, key: Key) -> Option<&mut Slot> {
-        let slot = self.slots.get_mut(key.index as usize)?;
-        (slot.generation == key.tagged_generation & GENERATION_MASK
-            && !matches!(slot.state, State::Free { .. }))
-        .then_some(slot)
+        slot_of(&mut self.slots, key)
     }
 
     /// Gives the slot back. The generation moves on, so that `key` is stale from here on.
@@ -168,12 +199,28 @@ impl Table {
     /// for waits in `wakers` and `orphans`.
     #[inline]
     pub(crate) fn complete(&mut self, key: Key, completion: Completion) {
-        let Some(slot) = self.slot(key) else { return };
+        let Some(slot) = slot_of(&mut self.slots, key) else { return };
         match &mut slot.state {
             State::Waiting { waker } => {
                 let waker = waker.take();
                 slot.state = State::Done { completion };
                 self.wakers.extend(waker);
+            }
+            State::Multi { multi } => {
+                multi.ready.push_back(completion);
+                self.wakers.append(&mut multi.wakers);
+                if completion.has_more() {
+                    if multi.ready.len() >= multi.ready_max && !multi.throttled {
+                        multi.throttled = true;
+                        self.unread.push(key);
+                    }
+                    return;
+                }
+                multi.ended = true;
+            }
+            State::Orphaned { orphan } if completion.has_more() => {
+                orphan.keep(completion);
+                return;
             }
             State::Orphaned { .. } => {
                 let State::Orphaned { orphan } = self.release(key) else {
@@ -218,10 +265,79 @@ impl Table {
             }
             State::Waiting { waker: Some(current) } if current.will_wake(waker) => Err(None),
             State::Waiting { waker: current } => Err(current.replace(waker.clone())),
-            State::Orphaned { .. } | State::Free { .. } => {
+            State::Orphaned { .. } | State::Free { .. } | State::Multi { .. } => {
                 unreachable!("polled after its future was dropped")
             }
         }
+    }
+
+    /// Makes an op that was just inserted one that may complete more than once. With `ready_max`
+    /// completions that nobody has taken it is reported by [`Table::take_unread`].
+    pub(crate) fn set_multi(&mut self, key: Key, ready_max: usize, waker: Waker) {
+        let multi = Multi {
+            ready: VecDeque::new(),
+            wakers: vec![waker],
+            ended: false,
+            ready_max,
+            throttled: false,
+        };
+        let state = &mut self.slots[key.index()].state;
+        debug_assert!(matches!(state, State::Waiting { waker: None }), "it was just inserted");
+        *state = State::Multi { multi: Box::new(multi) };
+    }
+
+    /// The next completion of a multishot op, else registers `waker`. With the last one, the one
+    /// that has no more to come, the slot is given back.
+    #[inline]
+    pub(crate) fn take_next(&mut self, key: Key, waker: &Waker) -> Option<Completion> {
+        let slot = self.slot(key).expect("a stream's key stays valid until its last completion");
+        let State::Multi { multi } = &mut slot.state else {
+            unreachable!("polled after its stream was dropped")
+        };
+        match multi.ready.pop_front() {
+            Some(completion) => {
+                if !completion.has_more() {
+                    self.release(key);
+                }
+                Some(completion)
+            }
+            None => {
+                if !multi.wakers.iter().any(|registered| registered.will_wake(waker)) {
+                    multi.wakers.push(waker.clone());
+                }
+                None
+            }
+        }
+    }
+
+    /// Takes what a multishot op has yielded so far, if that is something. As with
+    /// [`Table::take_next`], the slot goes with the last completion.
+    pub(crate) fn try_next(&mut self, key: Key) -> Option<Completion> {
+        match &mut self.slot(key)?.state {
+            State::Multi { multi } => {
+                let completion = multi.ready.pop_front()?;
+                if !completion.has_more() {
+                    self.release(key);
+                }
+                Some(completion)
+            }
+            _ => None,
+        }
+    }
+
+    /// The stream of `key` is gone, all that it had yielded was taken, and it goes on: the slot
+    /// owns the orphan from here on. Those who waited are handed out.
+    pub(crate) fn abandon_multi(&mut self, key: Key, orphan: Box<dyn Orphan>) -> Vec<Waker> {
+        let slot = self.slot(key).expect("a stream's key stays valid until its last completion");
+        match std::mem::replace(&mut slot.state, State::Orphaned { orphan }) {
+            State::Multi { multi } if !multi.ended => multi.wakers,
+            _ => unreachable!("its last completion was not taken"),
+        }
+    }
+
+    /// Multishot ops that are to end, because what they yield is not taken.
+    pub(crate) fn take_unread(&mut self) -> Option<Key> {
+        self.unread.pop()
     }
 
     /// Undoes `insert` for an op that completed at submit.
@@ -263,15 +379,15 @@ impl Table {
                 };
                 Err(waker)
             }
-            State::Orphaned { .. } | State::Free { .. } => unreachable!("abandoned twice"),
+            State::Orphaned { .. } | State::Free { .. } | State::Multi { .. } => {
+                unreachable!("abandoned twice")
+            }
         }
     }
 
     /// Whether `key` is in flight: started, not completed.
     pub(crate) fn is_in_flight(&mut self, key: Key) -> bool {
-        self.slot(key).is_some_and(|slot| {
-            matches!(slot.state, State::Waiting { .. } | State::Orphaned { .. })
-        })
+        self.slot(key).is_some_and(|slot| slot.state.is_in_flight())
     }
 
     /// The shutdown gives up on the ops in flight: the kernel may use their memory for ever.
@@ -288,11 +404,17 @@ impl Table {
     pub(crate) fn in_flight(&self) -> impl Iterator<Item = Key> + '_ {
         let slots = self.slots.iter().enumerate();
         slots
-            .filter(|(_, slot)| {
-                matches!(slot.state, State::Waiting { .. } | State::Orphaned { .. })
-            })
+            .filter(|(_, slot)| slot.state.is_in_flight())
             .map(|(index, slot)| Key::pack(index as u32, slot.generation, slot.bounded))
     }
+}
+
+#[inline]
+fn slot_of(slots: &mut [Slot], key: Key) -> Option<&mut Slot> {
+    let slot = slots.get_mut(key.index as usize)?;
+    (slot.generation == key.tagged_generation & GENERATION_MASK
+        && !matches!(slot.state, State::Free { .. }))
+    .then_some(slot)
 }
 
 impl Key {

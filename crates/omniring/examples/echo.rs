@@ -57,7 +57,7 @@ async fn serve(stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut buf = Vec::with_capacity(BUFFER_LEN);
     loop {
-        let (result, received) = stream.recv(buf).await;
+        let (result, received) = stream.recv_into(buf).await;
         if result? == 0 {
             return Ok(());
         }

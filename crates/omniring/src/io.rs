@@ -75,9 +75,8 @@ pub(crate) async fn write_rest<B: IoBuf>(
 /// Closes a handle and says whether that went well. With a clone or an op in flight, it is closed
 /// when those are gone.
 pub(crate) async fn close(handle: SharedHandle) -> io::Result<()> {
-    let driver = handle.driver().clone();
-    match handle.into_fd() {
-        Ok(fd) => ops::close(&driver, fd).await,
+    match ops::close(handle) {
+        Ok(close) => close.await,
         Err(_) => Ok(()),
     }
 }

@@ -68,6 +68,26 @@ impl Builder {
         self
     }
 
+    /// Direct descriptors that a ring may make, at most as many as the process may have files
+    /// (default 0: none). What it opens, accepts and connects then lives in the ring's own table,
+    /// where ops find it with less work, and takes no descriptor of the process unless somebody
+    /// asks for one (`as_fd`). Beyond that many, descriptors are the process's as usual. Needs
+    /// Linux 6.11; without it, and on other engines, this changes nothing.
+    pub fn direct_descriptors(mut self, count: u32) -> Builder {
+        self.config.direct_descriptors = count;
+        self
+    }
+
+    /// The pool that received bytes are leased from: at most `count` buffers, 1 to 32,768 (default
+    /// 1,024), of `len` bytes each, at least 1 (default 8,192). Memory is used as it is needed.
+    /// One receiver gets at most an eighth of the pool; what it is given beyond that, or when the
+    /// pool is empty, is allocated for it.
+    pub fn leases(mut self, count: u32, len: u32) -> Builder {
+        self.config.leases_max = count;
+        self.config.lease_len = len;
+        self
+    }
+
     /// How long dropping the runtime waits for ops that do not end when cancelled, such as a
     /// call that blocks on a thread (default 5 seconds). What they use is leaked after that.
     pub fn shutdown_time_max(mut self, time: Duration) -> Builder {
@@ -128,6 +148,7 @@ impl Runtime {
             task_count: self.core.task_count(),
             in_flight_count: self.core.driver.in_flight_count(),
             thread_count: self.core.driver.thread_count(),
+            leased_count: self.core.driver.leased_count(),
         }
     }
 }
@@ -142,6 +163,8 @@ pub struct Stats {
     pub in_flight_count: usize,
     /// Threads of the pool.
     pub thread_count: usize,
+    /// Buffers of the lease pool that are leased.
+    pub leased_count: usize,
 }
 
 impl Drop for Runtime {

@@ -106,7 +106,7 @@ async fn sends_and_receives() -> usize {
         let (stream, _) = listener.accept().await.unwrap();
         let mut buf = Vec::with_capacity(1024);
         loop {
-            let (result, received) = stream.recv(buf).await;
+            let (result, received) = stream.recv_into(buf).await;
             let count = result.unwrap();
             if count == 0 {
                 return;
@@ -121,7 +121,7 @@ async fn sends_and_receives() -> usize {
     let count = allocations(async || {
         let (result, sent) = client.send(std::mem::take(&mut buf)).await;
         assert_eq!(result.unwrap(), 512);
-        let (result, received) = client.recv(sent).await;
+        let (result, received) = client.recv_into(sent).await;
         assert_eq!(result.unwrap(), 512);
         buf = received;
     })

@@ -42,7 +42,7 @@ async fn echo() -> String {
     let (server, _) = listener.accept().await.unwrap();
     client.send_all(text).await.0.unwrap();
     omniring::time::sleep(std::time::Duration::from_millis(1)).await;
-    let (received, buf) = server.recv(Vec::with_capacity(14)).await;
+    let (received, buf) = server.recv_into(Vec::with_capacity(14)).await;
     received.unwrap();
     String::from_utf8(buf).unwrap()
 }

@@ -410,7 +410,7 @@ impl World<'_> {
             Reader::Socket(socket) if how == 0 && channel.buffered > 0 => {
                 Box::new(socket.peek(buf))
             }
-            Reader::Socket(socket) => Box::new(socket.recv(buf)),
+            Reader::Socket(socket) => Box::new(socket.recv_into(buf)),
         };
         let peeks = matches!(reader, Reader::Socket(_)) && how == 0 && channel.buffered > 0;
         if channel.buffered > 0 || channel.ended {

@@ -109,7 +109,7 @@ fn serve(test: &str, engine: Engine) {
         let warm_up = StdStream::connect(addr).expect("it listens");
         let (stream, _) = listener.accept().await.expect("it is there");
         drop(warm_up);
-        let _ = stream.recv(vec![0; BUF_LEN]).await;
+        let _ = stream.recv_into(vec![0; BUF_LEN]).await;
         let before = resident_bytes();
         let mut client = again(test, &format!("client {addr} {count}"))
             .stdin(Stdio::piped())
@@ -120,7 +120,7 @@ fn serve(test: &str, engine: Engine) {
             let accepted = timeout(SOON, listener.accept()).await.expect("they connect");
             let (stream, _) = accepted.expect("it is a connection");
             drop(spawn(async move {
-                let (result, _) = stream.recv(vec![0u8; BUF_LEN]).await;
+                let (result, _) = stream.recv_into(vec![0u8; BUF_LEN]).await;
                 assert_eq!(result.expect("an orderly end"), 0);
             }));
         }

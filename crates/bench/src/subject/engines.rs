@@ -214,7 +214,7 @@ async fn accept(listener: TcpListener, ops: Rc<Cell<u64>>) {
 async fn echo(stream: TcpStream, ops: Rc<Cell<u64>>) {
     let mut buffer = Vec::with_capacity(ECHO_BUFFER_BYTES);
     loop {
-        let (received, filled) = stream.recv(buffer).await;
+        let (received, filled) = stream.recv_into(buffer).await;
         if !matches!(received, Ok(1..)) {
             return;
         }

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use libc::c_int;
 use super::{Engine, Submitted, Support, Wait};
 use crate::attempt::{Attempt, Class, Interest, Outcome, attempt, errno};
 use crate::clock::Instant;
+use crate::lease::LeasePool;
 use crate::notify::Notifier;
 use crate::op::{Completion, Handle, Op, Opcode};
 use crate::pool::Pool;
@@ -333,7 +335,8 @@ impl Calls {
         | Op::SendMsg { flags, .. }) = *op
         else {
             // A connect has to be attempted once in any case, and streams may not be pollable.
-            return matches!(op, Op::Accept { .. }).then(|| self.known_to_wait(op))?;
+            return matches!(op, Op::Accept { .. } | Op::AcceptMulti { .. })
+                .then(|| self.known_to_wait(op))?;
         };
         if flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB) != 0 {
             return None;
@@ -541,6 +544,9 @@ impl Calls {
 
 impl Engine for Calls {
     fn support(&self, opcode: Opcode) -> Support {
+        if opcode == Opcode::RecvMulti {
+            return Support::Unsupported;
+        }
         self.policy.support(opcode.class())
     }
 
@@ -716,6 +722,8 @@ impl Engine for Calls {
         self.descriptors[fd as usize] = UNKNOWN;
     }
 
+    fn provide(&mut self, _pool: &Rc<LeasePool>) {}
+
     fn notifier(&self) -> &Arc<Notifier> {
         &self.notifier
     }
@@ -751,12 +759,14 @@ fn direction(op: &Op) -> Option<(RawFd, Interest)> {
         Op::Read { handle, .. }
         | Op::ReadVectored { handle, .. }
         | Op::Accept { handle, .. }
+        | Op::AcceptMulti { handle, .. }
         | Op::Recv { handle, .. }
         | Op::RecvMsg { handle, .. } => (handle, Interest::Read),
         Op::Write { handle, .. }
         | Op::WriteVectored { handle, .. }
         | Op::Connect { handle, .. }
         | Op::Send { handle, .. }
+        | Op::SendZeroCopy { handle, .. }
         | Op::SendMsg { handle, .. } => (handle, Interest::Write),
         _ => return None,
     };

@@ -17,18 +17,25 @@ mod ring;
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use linux_raw_sys::io_uring as sys;
 
 use self::buffers::BufferTable;
-use self::encode::{encode, encode_cancel, encode_poll_always, ring_opcode};
-use self::ring::{LINK, Ring, RingWait, Sqe};
+use self::encode::{
+    encode, encode_cancel, encode_close_direct, encode_install, encode_poll_always, ring_opcode,
+};
+use self::ring::{Cqe, LINK, Ring, RingWait, Sqe};
 use super::{Engine, Refused, Submitted, Support, Wait};
 use crate::attempt::{Attempt, Class, Outcome, attempt};
+use crate::choice::Config;
 use crate::clock::Instant;
 use crate::diagnosis::{Failure, Step};
+use crate::handle::owned_fd;
+use crate::lease::LeasePool;
 use crate::notify::Notifier;
 use crate::op::{Completion, FixedIndex, Handle, Op, Opcode};
 use crate::pool::Pool;
@@ -38,6 +45,37 @@ use crate::table::{Key, Table};
 const NOTIFIER: u64 = Key::internal(0);
 /// User data of cancels, whose own results say nothing that the op's does not.
 const CANCEL: u64 = Key::internal(1);
+/// User data of the ops that close direct descriptors nobody uses any more.
+const CLOSE: u64 = Key::internal(3);
+/// User data of the op that makes a file descriptor of a direct one.
+const INSTALL: u64 = Key::internal(4);
+
+/// Asks for a completion only if the submission fails.
+const SKIP_SUCCESS: u8 = 1 << (sys::io_uring_sqe_flags_bit::IOSQE_CQE_SKIP_SUCCESS_BIT as u8);
+
+/// The ring's number for the buffers that receives take.
+const LEASE_GROUP: u16 = 0;
+
+/// What acts on direct descriptors. Unless the ring has all of them it makes none, since no call
+/// of the process could stand in.
+const DIRECT_OPS: [Opcode; 16] = [
+    Opcode::Read,
+    Opcode::Write,
+    Opcode::Fsync,
+    Opcode::Allocate,
+    Opcode::Truncate,
+    Opcode::Stat,
+    Opcode::Bind,
+    Opcode::Listen,
+    Opcode::Accept,
+    Opcode::Connect,
+    Opcode::Recv,
+    Opcode::Send,
+    Opcode::Shutdown,
+    Opcode::Poll,
+    Opcode::Splice,
+    Opcode::Close,
+];
 
 pub(crate) struct Uring {
     ring: Ring,
@@ -55,31 +93,48 @@ pub(crate) struct Uring {
     /// Ended outside of a turn; the next one hands them out.
     ended: Vec<(Key, Completion)>,
     outcomes: Vec<(Key, Outcome)>,
+    direct_max: u32,
+    /// Its buffers are the kernel's to write to as long as the ring exists (INV-BUF).
+    leases: Option<Rc<LeasePool>>,
 }
 
 impl Uring {
     /// Sets up a ring, if it must be with fewer entries than asked for.
-    pub(crate) fn new(
-        entry_count: u32,
-        threads_max: usize,
-        thread_name: &str,
-    ) -> Result<Uring, Failure> {
-        let (ring, entry_count_got) =
+    pub(crate) fn new(config: &Config) -> Result<Uring, Failure> {
+        let Config { queue_entries: entry_count, threads_max, ref thread_name, .. } = *config;
+        let (mut ring, entry_count_got) =
             within_memory(entry_count, Ring::new).map_err(Failure::at(Step::SetUp))?;
         let notifier = Arc::new(Notifier::new().map_err(Failure::at(Step::SetUp))?);
         let in_kernel = ring.probe().map_err(Failure::at(Step::Register))?;
         let has = |code: sys::io_uring_op| in_kernel.get(code as usize) == Some(&true);
-        let support = std::array::from_fn(|at| {
+        // Multishot receives came with 6.0, and with this op, which there is a probe for.
+        let has_multishot = has(sys::io_uring_op::IORING_OP_SEND_ZC);
+        let has_form = |opcode: Opcode| match opcode {
+            Opcode::AcceptMulti | Opcode::RecvMulti => has_multishot,
+            _ => true,
+        };
+        let support: [Support; _] = std::array::from_fn(|at| {
             let opcode = Opcode::ALL[at];
             match (ring_opcode(opcode), opcode.class()) {
-                (Some(code), _) if has(code) => Support::Native,
+                (Some(code), _) if has(code) && has_form(opcode) => Support::Native,
+                // What needs it has another way.
+                _ if opcode == Opcode::RecvMulti => Support::Unsupported,
                 (_, Class::Instant) => Support::Inline,
                 _ => Support::Offloaded,
             }
         });
+        let has_all = DIRECT_OPS.iter().all(|&op| support[op as usize] == Support::Native)
+            && has(sys::io_uring_op::IORING_OP_FIXED_FD_INSTALL);
+        let direct_max = if has_all {
+            make_room_for_direct(&mut ring, config).map_err(Failure::at(Step::Register))?
+        } else {
+            0
+        };
         Ok(Uring {
             ring,
-            pool: Pool::new(threads_max, thread_name.to_owned(), notifier.clone()),
+            direct_max,
+            leases: None,
+            pool: Pool::new(threads_max, thread_name.clone(), notifier.clone()),
             notifier,
             support,
             entry_counts: (entry_count, entry_count_got),
@@ -167,9 +222,7 @@ impl Uring {
         let Outcome::Done(completion) = (unsafe { attempt(&op, Attempt::MayBlock) }) else {
             unreachable!("instant ops do not wait")
         };
-        if let Op::Socket { .. } = op
-            && completion.result >= 0
-        {
+        if matches!(op, Op::Socket { .. }) && completion.result >= 0 {
             // The ring waits by itself; with O_NONBLOCK it would not.
             crate::handle::set_nonblocking(completion.result, false);
         }
@@ -189,18 +242,39 @@ impl Uring {
 
     /// Takes the completions out of the queue.
     fn reap(&mut self, table: &mut Table) {
+        let mut leased = Leased::default();
         while let Some(cqe) = self.ring.pop() {
-            let Some(key) = Key::from_user_data(cqe.user_data) else {
-                if cqe.user_data == NOTIFIER && cqe.flags & sys::IORING_CQE_F_MORE == 0 {
-                    self.notifier.clear();
-                    self.is_notifiable = false;
-                }
-                continue;
-            };
-            let result = if cqe.result < 0 { named_error(cqe.result) } else { cqe.result };
-            table.complete(key, Completion::new(result));
+            if let Some((key, completion)) = self.completion_of(cqe, &mut leased) {
+                table.complete(key, completion);
+            }
         }
         self.ring.release_popped();
+        self.replenish(leased);
+    }
+
+    /// Whose completion it is, unless it is one of the engine's own.
+    #[inline]
+    fn completion_of(&mut self, cqe: Cqe, leased: &mut Leased) -> Option<(Key, Completion)> {
+        let Some(key) = Key::from_user_data(cqe.user_data) else {
+            if cqe.user_data == NOTIFIER && cqe.flags & sys::IORING_CQE_F_MORE == 0 {
+                self.notifier.clear();
+                self.is_notifiable = false;
+            }
+            return None;
+        };
+        let result = if cqe.result < 0 { named_error(cqe.result) } else { cqe.result };
+        leased.count += cqe.flags & sys::IORING_CQE_F_BUFFER;
+        leased.starved |= result == -libc::ENOBUFS;
+        Some((key, Completion::with_flags(result, cqe.flags)))
+    }
+
+    /// Gives the kernel others for the lease buffers that it has taken.
+    fn replenish(&self, leased: Leased) {
+        if (leased.count > 0 || leased.starved)
+            && let Some(leases) = &self.leases
+        {
+            leases.replenish(leased.count, leased.starved);
+        }
     }
 
     fn take_outcomes(&mut self) {
@@ -252,6 +326,33 @@ impl Uring {
         }
         Ok(())
     }
+}
+
+/// What completions say of the lease buffers.
+#[derive(Default)]
+struct Leased {
+    /// Buffers taken.
+    count: u32,
+    /// None was left for an arrival.
+    starved: bool,
+}
+
+const _: () = assert!(sys::IORING_CQE_F_BUFFER == 1, "it is counted by adding it up");
+
+/// Registers a table for as many direct descriptors as were asked for, and as the process may have
+/// files: how many that are.
+fn make_room_for_direct(ring: &mut Ring, config: &Config) -> io::Result<u32> {
+    // SAFETY: the limit is a local.
+    let files_max = unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        u32::try_from(limit.rlim_cur).unwrap_or(u32::MAX)
+    };
+    let count = config.direct_descriptors.min(files_max);
+    if count > 0 {
+        ring.register_direct(count)?;
+    }
+    Ok(count)
 }
 
 /// A kernel thread that waits in a call on behalf of the ring is interrupted only by a cancel. The
@@ -360,7 +461,7 @@ impl Engine for Uring {
         let mut sqe = encode_cancel(user_data);
         sqe.user_data = CANCEL;
         if self.ring.has_skip_success() {
-            sqe.flags = 1 << (sys::io_uring_sqe_flags_bit::IOSQE_CQE_SKIP_SUCCESS_BIT as u8);
+            sqe.flags = SKIP_SUCCESS;
         }
         // SAFETY: a cancel points at nothing.
         unsafe { self.stage(sqe) };
@@ -429,6 +530,65 @@ impl Engine for Uring {
         }
     }
 
+    fn direct_max(&self) -> u32 {
+        self.direct_max
+    }
+
+    fn close_direct(&mut self, index: u32) {
+        let mut sqe = encode_close_direct(index);
+        sqe.user_data = CLOSE;
+        if self.ring.has_skip_success() {
+            sqe.flags = SKIP_SUCCESS;
+        }
+        // SAFETY: a close points at nothing.
+        unsafe { self.stage(sqe) };
+    }
+
+    fn install(&mut self, index: u32) -> io::Result<OwnedFd> {
+        let mut sqe = encode_install(index);
+        sqe.user_data = INSTALL;
+        // SAFETY: this op points at nothing.
+        unsafe { self.stage(sqe) };
+        // It never waits, so that its completion is there when what was submitted before it is
+        // out of the way. Others that are there already come out of the next turn.
+        let mut leased = Leased::default();
+        let mut installed = None;
+        while installed.is_none() {
+            self.move_backlog();
+            match self.ring.enter() {
+                Err(error) if !matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => {
+                    return Err(error);
+                }
+                _ => {}
+            }
+            while let Some(cqe) = self.ring.pop() {
+                if cqe.user_data == INSTALL {
+                    installed = Some(cqe.result);
+                } else if let Some(ended) = self.completion_of(cqe, &mut leased) {
+                    self.ended.push(ended);
+                }
+            }
+            self.ring.release_popped();
+        }
+        self.replenish(leased);
+        match installed {
+            Some(fd @ 0..) => Ok(owned_fd(fd as u32)),
+            error => Err(io::Error::from_raw_os_error(-error.unwrap_or(-libc::EIO))),
+        }
+    }
+
+    fn provide(&mut self, pool: &Rc<LeasePool>) {
+        let provided = pool.provide(|entries, entry_count| {
+            // SAFETY: the pool's memory stays until the pool goes, and this engine keeps it as
+            // long as the ring, which is declared first and so dropped first.
+            unsafe { self.ring.register_buffer_ring(LEASE_GROUP, entries, entry_count) }
+        });
+        match provided {
+            Ok(()) => self.leases = Some(pool.clone()),
+            Err(_) => self.support[Opcode::RecvMulti as usize] = Support::Unsupported,
+        }
+    }
+
     fn notifier(&self) -> &Arc<Notifier> {
         &self.notifier
     }
@@ -453,7 +613,7 @@ mod tests {
     const ENTRIES: u32 = 4;
 
     fn uring() -> Option<Uring> {
-        match Uring::new(ENTRIES, 1, "test") {
+        match Uring::new(&Config { queue_entries: ENTRIES, threads_max: 1, ..Config::default() }) {
             Ok(uring) => Some(uring),
             Err(error) => {
                 let required = std::env::var("OMNIRING_REQUIRE").is_ok_and(|value| value == "all");

@@ -4,7 +4,7 @@ use std::ffi::c_int;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::IntoRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ use super::{count, op_len, unit};
 use crate::buf::{IoBuf, IoBufMut};
 use crate::driver::Driver;
 use crate::future::{OpFuture, Operation};
-use crate::handle::{SharedHandle, owned_fd};
+use crate::handle::{Held, SharedHandle, owned_fd};
 use crate::op::{Completion, FixedIndex, Handle, Op, Position};
 
 /// `iovec`s in one call at most (`UIO_MAXIOV`); more buffers are used in part.
@@ -323,14 +323,45 @@ pub fn truncate(handle: &SharedHandle, len: u64) -> OpFuture<OnHandle> {
     on_handle(handle, |handle, [len, ..]| Op::Truncate { handle, len }, [len, 0, 0])
 }
 
+/// See [`poll`].
+pub struct PollEvents {
+    handle: SharedHandle,
+    events: i16,
+}
+
+// SAFETY: no pointers.
+unsafe impl Operation for PollEvents {
+    type Output = io::Result<u32>;
+
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
+    }
+
+    fn before(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completion>> {
+        if self.events & libc::POLLIN == 0 {
+            return Poll::Ready(None);
+        }
+        // What was received already can be read without waiting; so can a failure.
+        let ready = || Completion::new(libc::POLLIN.into());
+        self.handle.poll_received(cx, |_| ()).map(|received| match received {
+            Ok(None) => None,
+            Ok(Some(())) | Err(_) => Some(ready()),
+        })
+    }
+
+    fn prepare(&mut self) -> Op {
+        Op::Poll { handle: self.handle.handle(), events: self.events }
+    }
+
+    fn complete(self, completion: Completion) -> io::Result<u32> {
+        completion.into_result()
+    }
+}
+
 /// Waits for some of `events` (`POLLIN` and so on), for an error or a hang-up: yields what is
 /// ready.
-pub fn poll(handle: &SharedHandle, events: i16) -> OpFuture<OnHandle> {
-    on_handle(
-        handle,
-        |handle, [events, ..]| Op::Poll { handle, events: events as i16 },
-        [events as u64, 0, 0],
-    )
+pub fn poll(handle: &SharedHandle, events: i16) -> OpFuture<PollEvents> {
+    OpFuture::new(PollEvents { handle: handle.clone(), events })
 }
 
 /// See [`write_synced`].
@@ -450,17 +481,20 @@ pub fn splice(
 pub struct Close {
     driver: Rc<Driver>,
     /// Until the op is prepared.
-    fd: Option<OwnedFd>,
+    held: Option<Held>,
     /// From then on: the kernel's to close.
-    submitted: RawFd,
+    submitted: Option<Handle>,
 }
 
 impl Close {
     /// An op that was cancelled before it was carried out leaves the descriptor to us.
     fn close_if_cancelled(&self, completion: Completion) -> bool {
         let cancelled = completion.result == -libc::ECANCELED;
-        if cancelled && self.submitted >= 0 {
-            drop(owned_fd(self.submitted as u32));
+        if let (true, Some(handle)) = (cancelled, self.submitted) {
+            match handle.direct_index() {
+                Some(index) => self.driver.close_direct(index),
+                None => drop(owned_fd(handle.fd() as u32)),
+            }
         }
         cancelled
     }
@@ -475,23 +509,44 @@ unsafe impl Operation for Close {
     }
 
     fn prepare(&mut self) -> Op {
-        self.submitted = self.fd.take().expect("prepared once").into_raw_fd();
-        Op::Close { handle: Handle::from_fd(self.submitted) }
+        let handle = match self.held.take().expect("prepared once") {
+            Held::Fd(fd) => Handle::from_fd(fd.into_raw_fd()),
+            Held::Direct(index, _) => Handle::from_direct(index),
+            Held::Nothing => Handle::from_fd(-1),
+        };
+        self.submitted = Some(handle);
+        Op::Close { handle }
     }
 
     fn complete(self, completion: Completion) -> io::Result<()> {
-        if self.close_if_cancelled(completion) { Ok(()) } else { unit(completion) }
+        if self.close_if_cancelled(completion) {
+            return Ok(());
+        }
+        if self.submitted.is_some_and(|handle| handle.direct_index().is_some()) {
+            self.driver.release_direct();
+        }
+        unit(completion)
     }
 
     fn discard(self, completion: Completion) {
-        self.close_if_cancelled(completion);
+        let _ = self.complete(completion);
     }
 }
 
-/// Closes a descriptor, with the error that dropping it would hide. It is closed in any case,
-/// even if the future is dropped.
-pub fn close(driver: &Rc<Driver>, fd: OwnedFd) -> OpFuture<Close> {
-    OpFuture::new(Close { driver: driver.clone(), fd: Some(fd), submitted: -1 })
+impl Drop for Close {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            held.close(&self.driver);
+        }
+    }
+}
+
+/// Closes a handle, with the error that dropping it would hide. It is closed in any case, even if
+/// the future is dropped. Fails with the handle if a clone or an op in flight still holds it.
+pub fn close(handle: SharedHandle) -> Result<OpFuture<Close>, SharedHandle> {
+    let driver = handle.driver().clone();
+    let held = Some(handle.into_held()?);
+    Ok(OpFuture::new(Close { driver, held, submitted: None }))
 }
 
 /// See [`read_dir`].
@@ -510,7 +565,7 @@ unsafe impl Operation for ReadDir {
 
     fn prepare(&mut self) -> Op {
         Op::ReadDir {
-            handle: self.handle.handle(),
+            handle: self.handle.fd_handle(),
             buf: self.buf.as_mut_ptr(),
             len: op_len(self.buf.capacity()),
         }

@@ -3,7 +3,9 @@
 use std::ffi::c_int;
 use std::io;
 use std::mem::zeroed;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use libc::{iovec, msghdr, socklen_t};
 
@@ -15,6 +17,8 @@ use crate::buf::{IoBuf, IoBufMut};
 use crate::driver::Driver;
 use crate::future::{OpFuture, Operation};
 use crate::handle::SharedHandle;
+use crate::lease::Lease;
+use crate::multishot::{Multishot, OpStream};
 use crate::op::{Completion, Op};
 
 /// See [`socket`].
@@ -23,6 +27,7 @@ pub struct Socket {
     domain: c_int,
     kind: c_int,
     protocol: c_int,
+    direct: bool,
 }
 
 // SAFETY: no pointers.
@@ -34,16 +39,17 @@ unsafe impl Operation for Socket {
     }
 
     fn prepare(&mut self) -> Op {
-        let Socket { domain, kind, protocol, .. } = *self;
-        Op::Socket { domain, kind, protocol }
+        self.direct = self.driver.reserve_direct();
+        let Socket { domain, kind, protocol, direct, .. } = *self;
+        Op::Socket { domain, kind, protocol, direct }
     }
 
     fn complete(self, completion: Completion) -> Self::Output {
-        handle_of(&self.driver, completion)
+        handle_of(&self.driver, completion, self.direct)
     }
 
     fn discard(self, completion: Completion) {
-        close_unwanted(completion);
+        close_unwanted(&self.driver, completion, self.direct);
     }
 }
 
@@ -54,7 +60,7 @@ pub fn socket(
     kind: c_int,
     protocol: c_int,
 ) -> OpFuture<Socket> {
-    OpFuture::new(Socket { driver: driver.clone(), domain, kind, protocol })
+    OpFuture::new(Socket { driver: driver.clone(), domain, kind, protocol, direct: false })
 }
 
 /// An operation on a socket that takes an address: see [`bind`] and [`connect`].
@@ -139,7 +145,7 @@ unsafe impl Operation for SetOption {
 
     fn prepare(&mut self) -> Op {
         Op::SetOption {
-            handle: self.handle.handle(),
+            handle: self.handle.fd_handle(),
             level: self.level,
             name: self.name,
             value: self.value.as_ptr().cast(),
@@ -181,7 +187,7 @@ unsafe impl Operation for GetOption {
 
     fn prepare(&mut self) -> Op {
         Op::GetOption {
-            handle: self.handle.handle(),
+            handle: self.handle.fd_handle(),
             level: self.level,
             name: self.name,
             value: self.value.as_mut_ptr().cast(),
@@ -213,6 +219,7 @@ pub fn option(
 pub struct Accept {
     handle: SharedHandle,
     addr: Box<RawAddr>,
+    direct: bool,
 }
 
 // SAFETY: the address is on the heap and the operation owns it.
@@ -224,23 +231,86 @@ unsafe impl Operation for Accept {
     }
 
     fn prepare(&mut self) -> Op {
+        self.direct = self.handle.driver().reserve_direct();
         let (addr, addr_len) = self.addr.as_out();
-        Op::Accept { handle: self.handle.handle(), addr, addr_len }
+        Op::Accept { handle: self.handle.handle(), addr, addr_len, direct: self.direct }
     }
 
     fn complete(self, completion: Completion) -> Self::Output {
-        Ok((handle_of(self.handle.driver(), completion)?, *self.addr))
+        Ok((handle_of(self.handle.driver(), completion, self.direct)?, *self.addr))
     }
 
     fn discard(self, completion: Completion) {
-        close_unwanted(completion);
+        close_unwanted(self.handle.driver(), completion, self.direct);
     }
 }
 
 /// Takes the next connection: its handle and the peer's address.
 pub fn accept(handle: &SharedHandle) -> OpFuture<Accept> {
-    let operation = Accept { handle: handle.clone(), addr: Box::new(RawAddr::room()) };
-    OpFuture::new(operation)
+    let addr = Box::new(RawAddr::room());
+    OpFuture::new(Accept { handle: handle.clone(), addr, direct: false })
+}
+
+/// The op of [`incoming`].
+struct AcceptMulti {
+    handle: SharedHandle,
+    direct: bool,
+}
+
+impl AcceptMulti {
+    fn handle_of(&self, completion: Completion) -> io::Result<SharedHandle> {
+        let driver = self.handle.driver();
+        if self.direct {
+            driver.count_direct();
+        }
+        handle_of(driver, completion, self.direct)
+    }
+}
+
+// SAFETY: no pointers.
+unsafe impl Multishot for AcceptMulti {
+    /// As many connections may be accepted before anybody asks for them.
+    const READY_MAX: usize = 64;
+
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
+    }
+
+    fn prepare(&mut self) -> Op {
+        self.direct = self.handle.driver().has_room_for_direct();
+        Op::AcceptMulti { handle: self.handle.handle(), direct: self.direct }
+    }
+
+    fn discard(&mut self, completion: Completion) {
+        drop(self.handle_of(completion));
+    }
+}
+
+/// See [`incoming`].
+pub struct Incoming {
+    accepts: OpStream<AcceptMulti>,
+}
+
+impl Incoming {
+    /// The next connection.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<SharedHandle>> {
+        loop {
+            let was_armed = self.accepts.is_armed();
+            let completion = ready!(self.accepts.poll_next(cx));
+            let result = self.accepts.operation().handle_of(completion);
+            match &result {
+                // It was told to end, because connections were not taken.
+                Err(error) if was_armed && error.raw_os_error() == Some(libc::ECANCELED) => {}
+                _ => return Poll::Ready(result),
+            }
+        }
+    }
+}
+
+/// Takes connections, one after the other, without the peers' addresses. A few are accepted in
+/// advance where the engine has a multishot form; they are closed if nobody takes them.
+pub fn incoming(handle: &SharedHandle) -> Incoming {
+    Incoming { accepts: OpStream::new(AcceptMulti { handle: handle.clone(), direct: false }) }
 }
 
 /// See [`recv`].
@@ -259,6 +329,17 @@ unsafe impl<B: IoBufMut> Operation for Recv<B> {
     }
 
     #[inline]
+    fn before(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completion>> {
+        let Recv { handle, buf, flags } = self;
+        let take = |lease: &mut Option<Lease>| {
+            let mut iov = iovec_mut(buf);
+            // SAFETY: the buffer has room for so many bytes, and nobody else uses it.
+            unsafe { take_received(lease, std::slice::from_mut(&mut iov), *flags) }
+        };
+        handle.poll_received(cx, take).map(received)
+    }
+
+    #[inline]
     fn prepare(&mut self) -> Op {
         Op::Recv {
             handle: self.handle.handle(),
@@ -272,6 +353,38 @@ unsafe impl<B: IoBufMut> Operation for Recv<B> {
     fn complete(self, completion: Completion) -> Self::Output {
         filled(count(completion), self.buf)
     }
+}
+
+/// What was received in advance, as the completion of an op that asks for it.
+fn received(received: Result<Option<usize>, i32>) -> Option<Completion> {
+    match received {
+        Ok(None) => None,
+        Ok(Some(count)) => Some(Completion::new(count as i32)),
+        Err(errno) => Some(Completion::error(errno)),
+    }
+}
+
+/// Copies what was received in advance: how many bytes.
+///
+/// # Safety
+/// Each of `iov` points at so many bytes that may be written.
+unsafe fn take_received(lease: &mut Option<Lease>, iov: &mut [iovec], flags: c_int) -> usize {
+    let received = lease.as_mut().expect("handed over because it is there");
+    let mut copied = 0;
+    for part in iov {
+        let rest = &received[copied..];
+        let count = rest.len().min(part.iov_len);
+        // SAFETY: the caller's contract; a lease's memory is its own.
+        unsafe { std::ptr::copy_nonoverlapping(rest.as_ptr(), part.iov_base.cast(), count) };
+        copied += count;
+    }
+    if flags & libc::MSG_PEEK == 0 {
+        received.advance(copied);
+        if received.is_empty() {
+            *lease = None;
+        }
+    }
+    copied
 }
 
 /// Receives into `buf`, up to its capacity: the bytes received, 0 at the end of the stream.
@@ -314,6 +427,84 @@ unsafe impl<B: IoBuf> Operation for Send<B> {
 /// Sends the initialised bytes of `buf`: the bytes sent, which may be fewer.
 pub fn send<B: IoBuf>(handle: &SharedHandle, buf: B, flags: c_int) -> OpFuture<Send<B>> {
     OpFuture::new(Send { handle: handle.clone(), buf, flags })
+}
+
+/// See [`send_zero_copy`].
+pub struct SendZeroCopy<B: IoBuf> {
+    sends: Option<OpStream<SendMulti<B>>>,
+}
+
+struct SendMulti<B> {
+    handle: SharedHandle,
+    /// There until the op has ended.
+    buf: Option<B>,
+    flags: c_int,
+}
+
+// SAFETY: the buffer's memory is where IoBuf promises, and the operation owns it until the last
+// completion.
+unsafe impl<B: IoBuf> Multishot for SendMulti<B> {
+    const READY_MAX: usize = usize::MAX;
+
+    fn driver(&self) -> &Rc<Driver> {
+        self.handle.driver()
+    }
+
+    fn prepare(&mut self) -> Op {
+        let buf = self.buf.as_ref().expect("prepared once");
+        Op::SendZeroCopy {
+            handle: self.handle.handle(),
+            buf: buf.as_ptr(),
+            len: op_len(buf.len()),
+            flags: self.flags,
+        }
+    }
+
+    fn discard(&mut self, _completion: Completion) {}
+}
+
+impl<B: IoBuf> Future for SendZeroCopy<B> {
+    type Output = (io::Result<usize>, InUse<B>);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let sends = self.sends.as_mut().expect("not polled after it has finished");
+        let completion = ready!(sends.poll_next(cx));
+        let sends = self.sends.take().expect("it was there a moment ago");
+        Poll::Ready((count(completion), InUse { sends }))
+    }
+}
+
+/// The buffer of a send without a copy, which the kernel may still read from. Awaiting this yields
+/// the buffer when it does not; dropping this frees the buffer then.
+#[must_use = "the buffer comes back when this is awaited"]
+pub struct InUse<B: IoBuf> {
+    sends: OpStream<SendMulti<B>>,
+}
+
+impl<B: IoBuf> InUse<B> {
+    /// Whether the kernel may still read from the buffer.
+    pub fn is_in_use(&self) -> bool {
+        self.sends.is_armed()
+    }
+}
+
+impl<B: IoBuf> Future for InUse<B> {
+    type Output = B;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<B> {
+        while self.sends.is_armed() {
+            let _ = ready!(self.sends.poll_next(cx));
+        }
+        Poll::Ready(self.sends.operation().buf.take().expect("polled once after it is free"))
+    }
+}
+
+/// Sends the initialised bytes of `buf` without copying them, where the kernel and the network
+/// device can (6.0): the bytes sent, which may be fewer, and the buffer as soon as it is free.
+/// Dropping the future cancels the send; the buffer goes when the kernel is done with it.
+pub fn send_zero_copy<B: IoBuf>(handle: &SharedHandle, buf: B, flags: c_int) -> SendZeroCopy<B> {
+    let send = SendMulti { handle: handle.clone(), buf: Some(buf), flags };
+    SendZeroCopy { sends: Some(OpStream::new(send)) }
 }
 
 /// The parts of a message that the kernel finds through pointers.
@@ -369,6 +560,16 @@ unsafe impl<B: IoBufMut> Operation for RecvMsg<B> {
 
     fn driver(&self) -> &Rc<Driver> {
         self.handle.driver()
+    }
+
+    fn before(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completion>> {
+        let RecvMsg { handle, bufs, flags, .. } = self;
+        let take = |lease: &mut Option<Lease>| {
+            let mut iov: Vec<iovec> = bufs.iter_mut().map(iovec_mut).collect();
+            // SAFETY: the buffers have room for so many bytes, and nobody else uses them.
+            unsafe { take_received(lease, &mut iov, *flags) }
+        };
+        handle.poll_received(cx, take).map(received)
     }
 
     fn prepare(&mut self) -> Op {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::unit;
 use crate::driver::Driver;
 use crate::future::{OpFuture, Operation};
-use crate::handle::{SharedHandle, owned_fd};
+use crate::handle::{Held, SharedHandle};
 use crate::op::{Completion, Handle, Op};
 
 /// See [`open`].
@@ -17,6 +17,7 @@ pub struct Open {
     path: CString,
     flags: c_int,
     mode: u32,
+    direct: bool,
 }
 
 // SAFETY: the path is on the heap and the operation owns it.
@@ -28,39 +29,50 @@ unsafe impl Operation for Open {
     }
 
     fn prepare(&mut self) -> Op {
+        self.direct = self.driver.reserve_direct();
         Op::Open {
             dir: Handle::CURRENT_DIR,
             path: self.path.as_ptr(),
             flags: self.flags,
             mode: self.mode,
+            direct: self.direct,
         }
     }
 
     fn complete(self, completion: Completion) -> Self::Output {
-        handle_of(&self.driver, completion)
+        handle_of(&self.driver, completion, self.direct)
     }
 
     fn discard(self, completion: Completion) {
-        close_unwanted(completion);
+        close_unwanted(&self.driver, completion, self.direct);
     }
 }
 
-/// The handle that an op has made.
-pub(super) fn handle_of(driver: &Rc<Driver>, completion: Completion) -> io::Result<SharedHandle> {
-    let fd = owned_fd(completion.into_result()?);
-    Ok(SharedHandle::from_op(driver.clone(), fd))
+/// The handle that an op has made, which is a direct descriptor if it was asked for one.
+pub(super) fn handle_of(
+    driver: &Rc<Driver>,
+    completion: Completion,
+    direct: bool,
+) -> io::Result<SharedHandle> {
+    match completion.into_result() {
+        Ok(result) => Ok(SharedHandle::from_op(driver.clone(), Held::from_result(result, direct))),
+        Err(error) => {
+            if direct {
+                driver.release_direct();
+            }
+            Err(error)
+        }
+    }
 }
 
 /// INV-ORPHAN: nobody will take the handle that an op has made.
-pub(super) fn close_unwanted(completion: Completion) {
-    if let Ok(fd) = completion.into_result() {
-        drop(owned_fd(fd));
-    }
+pub(super) fn close_unwanted(driver: &Rc<Driver>, completion: Completion, direct: bool) {
+    drop(handle_of(driver, completion, direct));
 }
 
 /// Opens `path`, with the flags and mode of `openat(2)`.
 pub fn open(driver: &Rc<Driver>, path: CString, flags: c_int, mode: u32) -> OpFuture<Open> {
-    OpFuture::new(Open { driver: driver.clone(), path, flags, mode })
+    OpFuture::new(Open { driver: driver.clone(), path, flags, mode, direct: false })
 }
 
 /// See [`stat`] and [`stat_path`].

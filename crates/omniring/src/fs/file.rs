@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use omniring_driver::op::Position;
-use omniring_driver::ops::{self, OnHandle, Read, ReadMany, Write};
+use omniring_driver::ops::{self, Read, ReadMany, Write};
 use omniring_driver::{OpFuture, SharedHandle};
 
 use super::direct::explain_direct;
@@ -380,7 +380,7 @@ impl File {
 
     /// Waits until the file, a pipe or a device as a rule, is ready for some of these events of
     /// `poll(2)`: which are.
-    pub fn poll(&self, events: i16) -> OpFuture<OnHandle> {
+    pub fn poll(&self, events: i16) -> OpFuture<ops::PollEvents> {
         ops::poll(&self.handle, events)
     }
 

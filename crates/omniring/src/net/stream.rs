@@ -1,19 +1,79 @@
 //! What all stream sockets do alike.
 
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use omniring_driver::{Lease, SharedHandle};
+
+/// The future of the next bytes of a socket. It may be dropped and asked for again without loss.
+#[derive(Debug)]
+#[must_use = "nothing is received until this is awaited"]
+pub struct RecvLease {
+    handle: SharedHandle,
+}
+
+impl RecvLease {
+    pub(super) fn new(handle: &SharedHandle) -> RecvLease {
+        RecvLease { handle: handle.clone() }
+    }
+}
+
+impl Future for RecvLease {
+    type Output = io::Result<Lease>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Lease>> {
+        self.handle.poll_recv(cx)
+    }
+}
+
+/// The connections of a listener, one after the other: see `incoming` of the listeners.
+pub struct Incoming<S> {
+    pub(super) accepted: omniring_driver::ops::Incoming,
+    pub(super) stream: fn(SharedHandle) -> S,
+}
+
+impl<S> Incoming<S> {
+    /// The next connection. Dropping the future loses none.
+    pub async fn next(&mut self) -> io::Result<S> {
+        let handle = std::future::poll_fn(|cx| self.accepted.poll_next(cx)).await?;
+        Ok((self.stream)(handle))
+    }
+}
+
+impl<S> std::fmt::Debug for Incoming<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Incoming")
+    }
+}
+
 /// The methods and traits of a type whose field `handle` is a connected stream socket.
 macro_rules! stream_socket {
     ($Stream:ident) => {
         impl $Stream {
+            /// The next bytes, in memory that the runtime gives when they are there: an idle
+            /// connection pins none. The lease is empty at the end of the stream. To send it on,
+            /// or to hold it for a while, costs nothing; dropping it gives the memory back.
+            ///
+            /// Dropping the future loses nothing: what arrives is there for the next receive, of
+            /// whichever kind. On a ring the receive stays armed meanwhile (multishot), and a
+            /// little may be received in advance.
+            pub fn recv(&self) -> RecvLease {
+                RecvLease::new(&self.handle)
+            }
+
             /// Receives into `buf`, up to its capacity: the bytes received, 0 at the end of the
             /// stream. With no capacity it waits for data all the same, and yields 0.
             ///
             /// Dropping the future cancels the receive; bytes that had arrived in the buffer by
             /// then are lost.
-            pub fn recv<B: IoBufMut>(&self, buf: B) -> OpFuture<ops::Recv<B>> {
+            pub fn recv_into<B: IoBufMut>(&self, buf: B) -> OpFuture<ops::Recv<B>> {
                 ops::recv(&self.handle, buf, 0)
             }
 
-            /// As [`recv`](Self::recv), but leaves the bytes in the socket.
+            /// As [`recv_into`](Self::recv_into), but leaves the bytes in the socket.
             pub fn peek<B: IoBufMut>(&self, buf: B) -> OpFuture<ops::Recv<B>> {
                 ops::recv(&self.handle, buf, libc::MSG_PEEK)
             }
@@ -52,13 +112,25 @@ macro_rules! stream_socket {
                 }
             }
 
+            /// Sends the initialised bytes of `buf` without copying them, where the kernel and the
+            /// network device can (6.0): the bytes that the socket took, which may be fewer, and
+            /// the buffer as soon as it is free, which this does not wait for. Worth it from some
+            /// ten kilobytes on; smaller buffers are copied, and free at once. On a loopback
+            /// device the kernel copies in any case.
+            ///
+            /// Dropping the future cancels the send; part of it may have happened. The buffer goes
+            /// when the kernel is done with it.
+            pub fn send_zero_copy<B: IoBuf>(&self, buf: B) -> ops::SendZeroCopy<B> {
+                ops::send_zero_copy(&self.handle, buf, 0)
+            }
+
             /// Ends one or both directions of the connection.
             pub async fn shutdown(&self, how: std::net::Shutdown) -> io::Result<()> {
                 ops::shutdown(&self.handle, how).await.map(drop)
             }
 
             /// Waits for some of these events of `poll(2)`: which are ready.
-            pub fn poll(&self, events: i16) -> OpFuture<ops::OnHandle> {
+            pub fn poll(&self, events: i16) -> OpFuture<ops::PollEvents> {
                 ops::poll(&self.handle, events)
             }
 
@@ -72,7 +144,7 @@ macro_rules! stream_socket {
         /// So that one task can read while another, or the same, writes: clones are cheap too.
         impl AsyncRead for &$Stream {
             async fn read<B: IoBufMut>(&mut self, buf: B) -> (io::Result<usize>, B) {
-                self.recv(buf).await
+                self.recv_into(buf).await
             }
         }
 
@@ -84,7 +156,7 @@ macro_rules! stream_socket {
 
         impl AsyncRead for $Stream {
             async fn read<B: IoBufMut>(&mut self, buf: B) -> (io::Result<usize>, B) {
-                self.recv(buf).await
+                self.recv_into(buf).await
             }
         }
 

@@ -10,7 +10,7 @@ use socket2::SockRef;
 
 use super::ToSocketAddrs;
 use super::addrs::first_of;
-use super::stream::{socket_conversions, stream_socket};
+use super::stream::{Incoming, RecvLease, socket_conversions, stream_socket};
 use crate::buf::{IoBuf, IoBufMut};
 use crate::executor::current;
 use crate::io::{AsyncRead, AsyncWrite, close, write_rest};
@@ -27,7 +27,7 @@ const BACKLOG: i32 = 4096;
 /// let client = TcpStream::connect(listener.local_addr()?).await?;
 /// let (server, _) = listener.accept().await?;
 /// client.send_all("ping").await.0?;
-/// let (result, buf) = server.recv(Vec::with_capacity(16)).await;
+/// let (result, buf) = server.recv_into(Vec::with_capacity(16)).await;
 /// assert_eq!((result?, &buf[..]), (4, &b"ping"[..]));
 /// # Ok::<(), std::io::Error>(())
 /// # })?;
@@ -53,22 +53,22 @@ impl TcpStream {
 
     /// The address of this end.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        RawAddr::local(self.as_fd())?.to_inet()
+        RawAddr::local(self.handle.fd()?)?.to_inet()
     }
 
     /// The address of the other end.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        RawAddr::peer(self.as_fd())?.to_inet()
+        RawAddr::peer(self.handle.fd()?)?.to_inet()
     }
 
     /// Sends small messages at once instead of collecting them (`TCP_NODELAY`).
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        SockRef::from(self).set_tcp_nodelay(nodelay)
+        SockRef::from(&self.handle.fd()?).set_tcp_nodelay(nodelay)
     }
 
     /// Whether small messages are sent at once.
     pub fn nodelay(&self) -> io::Result<bool> {
-        SockRef::from(self).tcp_nodelay()
+        SockRef::from(&self.handle.fd()?).tcp_nodelay()
     }
 }
 
@@ -95,7 +95,7 @@ impl TcpListener {
         first_of(addrs, async |addr| {
             let listen = async {
                 let handle = tcp_socket(addr).await?;
-                SockRef::from(&handle).set_reuse_address(true)?;
+                SockRef::from(&handle.fd()?).set_reuse_address(true)?;
                 ops::bind(&handle, addr.into()).await?;
                 ops::listen(&handle, BACKLOG).await?;
                 Ok(TcpListener { handle })
@@ -115,9 +115,16 @@ impl TcpListener {
         Ok((TcpStream { handle }, addr.to_inet()?))
     }
 
+    /// Takes connections one after the other, without the addresses they come from. A few may be
+    /// accepted in advance (on a ring, which then has one op for all of them: multishot); dropping
+    /// this closes those that were not taken.
+    pub fn incoming(&self) -> Incoming<TcpStream> {
+        Incoming { accepted: ops::incoming(&self.handle), stream: |handle| TcpStream { handle } }
+    }
+
     /// The address it listens on.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        RawAddr::local(self.as_fd())?.to_inet()
+        RawAddr::local(self.handle.fd()?)?.to_inet()
     }
 }
 

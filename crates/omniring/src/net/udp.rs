@@ -20,7 +20,7 @@ use crate::executor::current;
 /// # omniring::Runtime::new()?.block_on(async {
 /// let (a, b) = (UdpSocket::bind("127.0.0.1:0").await?, UdpSocket::bind("127.0.0.1:0").await?);
 /// a.send_to("ping", b.local_addr()?).await.0?;
-/// let (result, buf) = b.recv_from(Vec::with_capacity(16)).await;
+/// let (result, buf) = b.recv_from_into(Vec::with_capacity(16)).await;
 /// assert_eq!((result?, &buf[..]), ((4, a.local_addr()?), &b"ping"[..]));
 /// # Ok::<(), std::io::Error>(())
 /// # })?;
@@ -58,13 +58,16 @@ impl UdpSocket {
 
     /// Receives a datagram from the connected address: its length. What `buf` has no room for is
     /// lost.
-    pub fn recv<B: IoBufMut>(&self, buf: B) -> OpFuture<ops::Recv<B>> {
+    pub fn recv_into<B: IoBufMut>(&self, buf: B) -> OpFuture<ops::Recv<B>> {
         ops::recv(&self.handle, buf, 0)
     }
 
     /// Receives a datagram: its length and where it came from. What `buf` has no room for is
     /// lost. If the future is dropped, a datagram that had arrived by then is lost.
-    pub async fn recv_from<B: IoBufMut>(&self, buf: B) -> (io::Result<(usize, SocketAddr)>, B) {
+    pub async fn recv_from_into<B: IoBufMut>(
+        &self,
+        buf: B,
+    ) -> (io::Result<(usize, SocketAddr)>, B) {
         let (result, mut bufs) = ops::recv_msg(&self.handle, vec![buf], 0).await;
         let result = result.and_then(|message| Ok((message.count, message.from.to_inet()?)));
         (result, bufs.pop().expect("the buffer comes back"))
@@ -91,12 +94,12 @@ impl UdpSocket {
 
     /// The address of this end.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        RawAddr::local(self.as_fd())?.to_inet()
+        RawAddr::local(self.handle.fd()?)?.to_inet()
     }
 
     /// The connected address.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        RawAddr::peer(self.as_fd())?.to_inet()
+        RawAddr::peer(self.handle.fd()?)?.to_inet()
     }
 }
 

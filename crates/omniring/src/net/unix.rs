@@ -9,7 +9,7 @@ use std::time::Duration;
 use omniring_driver::addr::RawAddr;
 use omniring_driver::{OpFuture, SharedHandle, ops};
 
-use super::stream::{socket_conversions, stream_socket};
+use super::stream::{Incoming, RecvLease, socket_conversions, stream_socket};
 use crate::buf::{IoBuf, IoBufMut};
 use crate::executor::current;
 use crate::io::{AsyncRead, AsyncWrite, close, write_rest};
@@ -88,12 +88,12 @@ impl UnixStream {
 
     /// The address of this end.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        RawAddr::local(self.as_fd())?.to_unix()
+        RawAddr::local(self.handle.fd()?)?.to_unix()
     }
 
     /// The address of the other end.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        RawAddr::peer(self.as_fd())?.to_unix()
+        RawAddr::peer(self.handle.fd()?)?.to_unix()
     }
 }
 
@@ -134,9 +134,16 @@ impl UnixListener {
         Ok((UnixStream { handle }, addr.to_unix()?))
     }
 
+    /// Takes connections one after the other, without the addresses they come from. A few may be
+    /// accepted in advance (on a ring, which then has one op for all of them: multishot); dropping
+    /// this closes those that were not taken.
+    pub fn incoming(&self) -> Incoming<UnixStream> {
+        Incoming { accepted: ops::incoming(&self.handle), stream: |handle| UnixStream { handle } }
+    }
+
     /// The address it listens at.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        RawAddr::local(self.as_fd())?.to_unix()
+        RawAddr::local(self.handle.fd()?)?.to_unix()
     }
 }
 
@@ -179,13 +186,16 @@ impl UnixDatagram {
 
     /// Receives a datagram from the connected address: its length. What `buf` has no room for is
     /// lost.
-    pub fn recv<B: IoBufMut>(&self, buf: B) -> OpFuture<ops::Recv<B>> {
+    pub fn recv_into<B: IoBufMut>(&self, buf: B) -> OpFuture<ops::Recv<B>> {
         ops::recv(&self.handle, buf, 0)
     }
 
     /// Receives a datagram: its length and where it came from. What `buf` has no room for is
     /// lost.
-    pub async fn recv_from<B: IoBufMut>(&self, buf: B) -> (io::Result<(usize, SocketAddr)>, B) {
+    pub async fn recv_from_into<B: IoBufMut>(
+        &self,
+        buf: B,
+    ) -> (io::Result<(usize, SocketAddr)>, B) {
         let (result, mut bufs) = ops::recv_msg(&self.handle, vec![buf], 0).await;
         let result = result.and_then(|message| Ok((message.count, message.from.to_unix()?)));
         (result, bufs.pop().expect("the buffer comes back"))
@@ -236,7 +246,7 @@ impl UnixDatagram {
 
     /// The address of this end.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        RawAddr::local(self.as_fd())?.to_unix()
+        RawAddr::local(self.handle.fd()?)?.to_unix()
     }
 }
 

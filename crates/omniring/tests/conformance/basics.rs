@@ -35,7 +35,7 @@ fn bytes_go_both_ways_over_tcp(runtime: &Runtime) {
             let (stream, _) = listener.accept().await.unwrap();
             let mut buf = Vec::with_capacity(100);
             loop {
-                let (result, received) = stream.recv(buf).await;
+                let (result, received) = stream.recv_into(buf).await;
                 if result.unwrap() == 0 {
                     return;
                 }
@@ -47,7 +47,7 @@ fn bytes_go_both_ways_over_tcp(runtime: &Runtime) {
         let client = TcpStream::connect(addr).await.unwrap();
         for round in 0..100u32 {
             client.send_all(round.to_le_bytes().to_vec()).await.0.unwrap();
-            let (result, buf) = client.recv(Vec::with_capacity(4)).await;
+            let (result, buf) = client.recv_into(Vec::with_capacity(4)).await;
             assert_eq!((result.unwrap(), &buf[..]), (4, &round.to_le_bytes()[..]));
         }
         drop(client);

@@ -142,7 +142,7 @@ fn an_op_cancelled_in_flight_gives_its_buffer_back(runtime: &Runtime) {
             assert_eq!((errno(result), &buf[..]), (libc::ECANCELED, &b"as it was"[..]));
         }
         let (socket, _other) = UnixStream::pair().unwrap();
-        let mut recv = socket.recv(Vec::with_capacity(10));
+        let mut recv = socket.recv_into(Vec::with_capacity(10));
         assert!(poll_once(&mut recv).await.is_pending());
         let_others_run().await;
         recv.cancel();
@@ -628,7 +628,7 @@ async fn never_wait(kind: usize, done: Rc<Cell<bool>>) {
             0 => assert_eq!(file.read_at(Vec::with_capacity(16), 0).await.0.unwrap(), 16),
             1 => {
                 assert_eq!(one.send("ping").await.0.unwrap(), 4);
-                assert_eq!(other.recv(Vec::with_capacity(16)).await.0.unwrap(), 4);
+                assert_eq!(other.recv_into(Vec::with_capacity(16)).await.0.unwrap(), 4);
             }
             _ => assert_eq!(file.poll(libc::POLLIN).await.unwrap(), libc::POLLIN as u32),
         }
@@ -756,8 +756,8 @@ fn everything_dropped_leaves_no_descriptor(runtime: &Runtime) {
                 drop(spawn(async move { reader.read(Vec::with_capacity(1)).await.0 }));
                 drop(spawn(async move { writer.poll(libc::POLLERR).await }));
                 let (one, other) = UnixStream::pair().unwrap();
-                drop(spawn(async move { one.recv(Vec::with_capacity(1)).await.0 }));
-                drop(spawn(async move { other.recv(Vec::with_capacity(1)).await.0 }));
+                drop(spawn(async move { one.recv_into(Vec::with_capacity(1)).await.0 }));
+                drop(spawn(async move { other.recv_into(Vec::with_capacity(1)).await.0 }));
                 drop(spawn(async move { File::open("/dev/null").await }));
             }
             for _ in 0..5 {

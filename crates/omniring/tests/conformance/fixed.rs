@@ -233,7 +233,7 @@ fn pipes_sockets_and_the_cursor_take_fixed_buffers(runtime: &Runtime) {
 
         let (one, other) = UnixStream::pair().unwrap();
         one.send_all(holding(&pool, b"socket")).await.0.unwrap();
-        let (result, buf) = other.recv(pool.try_take(100).unwrap()).await;
+        let (result, buf) = other.recv_into(pool.try_take(100).unwrap()).await;
         assert_eq!((result.unwrap(), &buf[..]), (6, &b"socket"[..]));
 
         let path = dir.path().join("file");

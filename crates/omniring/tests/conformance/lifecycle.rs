@@ -46,7 +46,7 @@ fn another(engine: Engine) -> Runtime {
 
 fn block_on_again_goes_on(runtime: &Runtime) {
     let (client, server) = runtime.block_on(tcp_pair());
-    let task = runtime.spawn(async move { server.recv(vec![0; 8]).await.0.unwrap() });
+    let task = runtime.spawn(async move { server.recv_into(vec![0; 8]).await.0.unwrap() });
     runtime.block_on(yield_now());
     for _ in 0..3 {
         assert_eq!(runtime.block_on(async { 5 }), 5);
@@ -64,7 +64,7 @@ fn several_runtimes_run_on_several_threads(runtime: &Runtime) {
                     let (client, server) = tcp_pair().await;
                     for round in 0..100u8 {
                         client.send_all(vec![round]).await.0.unwrap();
-                        let (result, buf) = server.recv(vec![0]).await;
+                        let (result, buf) = server.recv_into(vec![0]).await;
                         assert_eq!((result.unwrap(), buf[0]), (1, round));
                     }
                 })
@@ -80,8 +80,8 @@ fn two_runtimes_of_one_thread_take_turns(runtime: &Runtime) {
     let other = another(runtime.engine());
     let (client, server) = runtime.block_on(tcp_pair());
     let (other_client, other_server) = other.block_on(tcp_pair());
-    let mut recv = server.recv(vec![0; 8]);
-    let mut other_recv = other_server.recv(vec![0; 8]);
+    let mut recv = server.recv_into(vec![0; 8]);
+    let mut other_recv = other_server.recv_into(vec![0; 8]);
     assert!(runtime.block_on(start(&mut recv)).is_none());
     assert!(other.block_on(start(&mut other_recv)).is_none());
     runtime.block_on(async { client.send_all("one").await.0.unwrap() });
@@ -121,12 +121,12 @@ fn a_panic_in_block_on_leaves_the_runtime_usable(runtime: &Runtime) {
     let (client, server) = runtime.block_on(tcp_pair());
     let waiting = runtime.spawn({
         let server = server.clone();
-        async move { server.recv(vec![0; 8]).await.0.unwrap() }
+        async move { server.recv_into(vec![0; 8]).await.0.unwrap() }
     });
     for _ in 0..3 {
         let panic = catch_unwind(AssertUnwindSafe(|| {
             runtime.block_on(async {
-                let mut recv = client.recv(vec![0; 64]);
+                let mut recv = client.recv_into(vec![0; 64]);
                 assert!(start(&mut recv).await.is_none());
                 // With an op in flight and a timer armed.
                 let mut timer = sleep(SOON);
@@ -140,7 +140,7 @@ fn a_panic_in_block_on_leaves_the_runtime_usable(runtime: &Runtime) {
         client.send_all("x").await.0.unwrap();
         assert_eq!(timeout(SOON, waiting).await.unwrap().unwrap(), 1);
         server.send_all("y").await.0.unwrap();
-        assert_eq!(timeout(SOON, client.recv(vec![0; 8])).await.unwrap().0.unwrap(), 1);
+        assert_eq!(timeout(SOON, client.recv_into(vec![0; 8])).await.unwrap().0.unwrap(), 1);
     });
 }
 
@@ -166,9 +166,9 @@ fn a_runtime_is_dropped_inside_of_another(runtime: &Runtime) {
 fn a_future_polled_after_its_runtime_ended_is_cancelled(runtime: &Runtime) {
     let ended = another(runtime.engine());
     let (client, _server) = ended.block_on(tcp_pair());
-    let mut in_flight = client.recv(vec![7; 64]);
+    let mut in_flight = client.recv_into(vec![7; 64]);
     assert!(ended.block_on(start(&mut in_flight)).is_none());
-    let not_begun = client.recv(vec![7; 32]);
+    let not_begun = client.recv_into(vec![7; 32]);
     let blocking = ended.block_on(async { spawn_blocking(|| 5) });
     drop(ended);
     runtime.block_on(async {
@@ -216,20 +216,20 @@ fn handles_that_outlive_their_runtime_cancel_their_ops(runtime: &Runtime) {
             assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
         };
         canceled(client.send("x").await.0.map(drop));
-        canceled(server.recv(vec![0; 8]).await.0.map(drop));
+        canceled(server.recv_into(vec![0; 8]).await.0.map(drop));
         canceled(client.shutdown(std::net::Shutdown::Both).await);
         canceled(file.read_at(vec![0; 8], 0).await.0.map(drop));
         canceled(file.sync_all().await);
         canceled(file.metadata().await.map(drop));
         canceled(listener.accept().await.map(drop));
-        canceled(udp.recv_from(vec![0; 8]).await.0.map(drop));
+        canceled(udp.recv_from_into(vec![0; 8]).await.0.map(drop));
         // What asks no engine works on.
         client.local_addr().unwrap();
         // And a socket can be handed on to a runtime that is there.
         let client = TcpStream::from_std(client.into_std().unwrap());
         let server = TcpStream::from_std(server.into_std().unwrap());
         client.send_all("moved").await.0.unwrap();
-        assert_eq!(server.recv(vec![0; 8]).await.0.unwrap(), 5);
+        assert_eq!(server.recv_into(vec![0; 8]).await.0.unwrap(), 5);
     });
 }
 
@@ -277,12 +277,12 @@ fn a_destructor_that_starts_ops_at_shutdown_is_harmless(runtime: &Runtime) {
         for _ in 0..10 {
             let (client, server) = tcp_pair().await;
             drop(spawn(async move {
-                let mut late = client.recv(vec![0; 64]);
+                let mut late = client.recv_into(vec![0; 64]);
                 let _starts = OnDrop(move || {
                     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
                     let _ = std::future::Future::poll(std::pin::Pin::new(&mut late), &mut cx);
                 });
-                server.recv(vec![0; 64]).await.0.unwrap();
+                server.recv_into(vec![0; 64]).await.0.unwrap();
             }));
         }
         yield_now().await;
@@ -340,7 +340,7 @@ fn in_flight_all_complete(runtime: &Runtime, count: usize) {
         let receives: Vec<_> = (0..count)
             .map(|_| {
                 let other = other.clone();
-                spawn(async move { other.recv(vec![0; 1]).await.0.unwrap() })
+                spawn(async move { other.recv_into(vec![0; 1]).await.0.unwrap() })
             })
             .collect();
         let reads: Vec<_> = (0..count)
@@ -439,15 +439,15 @@ fn end_with_a_thousand_in_flight(engine: Engine, path: &std::path::Path) -> Dura
                 let listener = listener.clone();
                 drop(spawn(async move { drop(listener.accept().await) }));
                 let server = server.clone();
-                drop(spawn(async move { drop(server.recv(vec![0; 64]).await) }));
+                drop(spawn(async move { drop(server.recv_into(vec![0; 64]).await) }));
                 let udp = udp.clone();
-                drop(spawn(async move { drop(udp.recv_from(vec![0; 64]).await) }));
+                drop(spawn(async move { drop(udp.recv_from_into(vec![0; 64]).await) }));
                 let client = client.clone();
                 drop(spawn(async move { drop(client.poll(libc::POLLPRI).await) }));
             }
             let client = client.clone();
             drop(spawn(async move {
-                let _ = timeout(SOON * 100, client.recv(vec![0; 64])).await;
+                let _ = timeout(SOON * 100, client.recv_into(vec![0; 64])).await;
             }));
         }
         // As many turns as it takes to poll every task once.
@@ -458,7 +458,7 @@ fn end_with_a_thousand_in_flight(engine: Engine, path: &std::path::Path) -> Dura
         };
         timeout(SOON, begun).await.unwrap_or_else(|_| panic!("{:?}", ended.stats()));
         // Some are dropped just before the end: their cancels are on the way.
-        let mut dropped: Vec<_> = (0..200).map(|_| client.recv(vec![0; 64])).collect();
+        let mut dropped: Vec<_> = (0..200).map(|_| client.recv_into(vec![0; 64])).collect();
         for recv in &mut dropped {
             assert!(poll_once(recv).await.is_pending());
         }
@@ -505,7 +505,7 @@ fn ending_with_tasks_that_hold_handles_closes_them(runtime: &Runtime) {
                     let _held = (file, client, server);
                     std::future::pending::<()>().await;
                 }));
-                drop(spawn(async move { drop(receiver.recv(vec![0; 8]).await) }));
+                drop(spawn(async move { drop(receiver.recv_into(vec![0; 8]).await) }));
             }
             yield_now().await;
             // Not even begun: an open and an accept whose results nobody takes.
@@ -552,10 +552,10 @@ fn a_thousand_runtimes_after_each_other_leave_nothing(runtime: &Runtime) {
             assert_eq!(spawn(async move { round }).await.unwrap(), round);
             let (one, other) = UnixStream::pair().unwrap();
             one.send_all("x").await.0.unwrap();
-            assert_eq!(other.recv(vec![0; 8]).await.0.unwrap(), 1);
+            assert_eq!(other.recv_into(vec![0; 8]).await.0.unwrap(), 1);
             if round.is_multiple_of(10) {
                 assert_eq!(spawn_blocking(|| 1).await.unwrap(), 1);
-                let mut recv = other.recv(vec![0; 8]);
+                let mut recv = other.recv_into(vec![0; 8]);
                 assert!(start(&mut recv).await.is_none());
             }
         });

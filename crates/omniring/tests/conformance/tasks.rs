@@ -206,14 +206,14 @@ fn a_task_aborted_after_it_finished_keeps_its_output(runtime: &Runtime) {
 fn an_abort_cancels_the_ops_of_the_task(runtime: &Runtime) {
     runtime.block_on(async {
         let (client, server) = tcp_pair().await;
-        let task = spawn(async move { server.recv(vec![0; 64]).await.0 });
+        let task = spawn(async move { server.recv_into(vec![0; 64]).await.0 });
         yield_now().await;
         yield_now().await;
         assert!(runtime.stats().in_flight_count > 0);
         task.abort();
         assert!(timeout(SOON, task).await.unwrap().unwrap_err().is_aborted());
         // The socket went with the op, so that the peer sees the end.
-        let (result, _) = timeout(SOON, client.recv(vec![0; 8])).await.unwrap();
+        let (result, _) = timeout(SOON, client.recv_into(vec![0; 8])).await.unwrap();
         assert_eq!(result.unwrap(), 0);
     });
 }
@@ -578,7 +578,7 @@ fn a_task_that_yields_for_ever_does_not_starve_io_or_timers(runtime: &Runtime) {
         let (client, server) = tcp_pair().await;
         let echo = spawn(async move {
             for _ in 0..100 {
-                let (result, buf) = server.recv(Vec::with_capacity(8)).await;
+                let (result, buf) = server.recv_into(Vec::with_capacity(8)).await;
                 result.unwrap();
                 server.send_all(buf).await.0.unwrap();
             }
@@ -586,7 +586,7 @@ fn a_task_that_yields_for_ever_does_not_starve_io_or_timers(runtime: &Runtime) {
         let rounds = async {
             for _ in 0..100 {
                 client.send_all("x").await.0.unwrap();
-                assert_eq!(client.recv(vec![0; 8]).await.0.unwrap(), 1);
+                assert_eq!(client.recv_into(vec![0; 8]).await.0.unwrap(), 1);
             }
             sleep(Duration::from_millis(5)).await;
             spawn_blocking(|| ()).await.unwrap();
@@ -618,7 +618,7 @@ fn a_task_whose_ops_complete_at_once_does_not_starve_the_others(runtime: &Runtim
             }
             let (one, other) = tcp_pair().await;
             one.send_all("x").await.0.unwrap();
-            assert_eq!(other.recv(vec![0; 8]).await.0.unwrap(), 1);
+            assert_eq!(other.recv_into(vec![0; 8]).await.0.unwrap(), 1);
         };
         timeout(SOON, others).await.unwrap();
         stop.set(true);
@@ -708,7 +708,7 @@ fn blocking_calls_do_not_hold_up_tasks(runtime: &Runtime) {
         let call = spawn_blocking(move || released.recv().is_ok());
         let (client, server) = tcp_pair().await;
         client.send_all("x").await.0.unwrap();
-        assert_eq!(timeout(SOON, server.recv(vec![0; 8])).await.unwrap().0.unwrap(), 1);
+        assert_eq!(timeout(SOON, server.recv_into(vec![0; 8])).await.unwrap().0.unwrap(), 1);
         timeout(SOON, sleep(Duration::from_millis(1))).await.unwrap();
         release.send(()).unwrap();
         assert!(timeout(SOON, call).await.unwrap().unwrap());

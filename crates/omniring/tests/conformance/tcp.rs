@@ -88,7 +88,7 @@ fn data_before_the_end_of_the_stream_is_not_lost(runtime: &Runtime) {
         assert_eq!(recv_to_end(&server).await, b"last words");
         // The end stays the end.
         for _ in 0..3 {
-            let (result, buf) = server.recv(Vec::with_capacity(8)).await;
+            let (result, buf) = server.recv_into(Vec::with_capacity(8)).await;
             assert_eq!((result.unwrap(), buf.len()), (0, 0));
         }
     });
@@ -111,7 +111,7 @@ fn a_receive_in_flight_ends_with_the_stream(runtime: &Runtime) {
     runtime.block_on(async {
         for closes in [false, true] {
             let (client, server) = tcp_pair().await;
-            let mut recv = server.recv(Vec::with_capacity(16));
+            let mut recv = server.recv_into(Vec::with_capacity(16));
             assert!(start(&mut recv).await.is_none());
             if closes {
                 drop(client);
@@ -139,9 +139,9 @@ fn each_direction_ends_by_itself(runtime: &Runtime) {
         // This end wants no more: what it would receive is the end at once.
         let (client, server) = tcp_pair().await;
         client.shutdown(Shutdown::Read).await.unwrap();
-        assert_eq!(timeout(SOON, client.recv(vec![0; 8])).await.unwrap().0.unwrap(), 0);
+        assert_eq!(timeout(SOON, client.recv_into(vec![0; 8])).await.unwrap().0.unwrap(), 0);
         client.send_all("still here").await.0.unwrap();
-        let (result, buf) = server.recv(Vec::with_capacity(64)).await;
+        let (result, buf) = server.recv_into(Vec::with_capacity(64)).await;
         assert_eq!((result.unwrap(), &buf[..]), (10, &b"still here"[..]));
     });
 }
@@ -168,12 +168,12 @@ fn reset(stream: std::net::TcpStream) {
 fn a_reset_is_reported_once_by_a_receive_in_flight(runtime: &Runtime) {
     runtime.block_on(async {
         let (client, server) = tcp_pair_with_std().await;
-        let mut recv = client.recv(Vec::with_capacity(16));
+        let mut recv = client.recv_into(Vec::with_capacity(16));
         assert!(start(&mut recv).await.is_none());
         reset(server);
         let (result, buf) = timeout(SOON, recv).await.unwrap();
         assert_eq!((errno(result), buf.capacity()), (libc::ECONNRESET, 16));
-        assert_eq!(timeout(SOON, client.recv(buf)).await.unwrap().0.unwrap(), 0);
+        assert_eq!(timeout(SOON, client.recv_into(buf)).await.unwrap().0.unwrap(), 0);
     });
 }
 
@@ -181,7 +181,7 @@ fn a_reset_that_came_before_the_receive_is_reported(runtime: &Runtime) {
     runtime.block_on(async {
         let (client, server) = tcp_pair_with_std().await;
         reset(server);
-        let (result, _) = timeout(SOON, client.recv(vec![0; 16])).await.unwrap();
+        let (result, _) = timeout(SOON, client.recv_into(vec![0; 16])).await.unwrap();
         assert_eq!(errno(result), libc::ECONNRESET);
     });
 }
@@ -270,7 +270,7 @@ fn ipv6_connects(runtime: &Runtime) {
         let (server, from) = listener.accept().await.unwrap();
         assert_eq!(from, client.local_addr().unwrap());
         client.send_all("six").await.0.unwrap();
-        let (result, buf) = server.recv(Vec::with_capacity(8)).await;
+        let (result, buf) = server.recv_into(Vec::with_capacity(8)).await;
         assert_eq!((result.unwrap(), &buf[..]), (3, &b"six"[..]));
     });
 }
@@ -288,7 +288,7 @@ fn peek_leaves_the_data(runtime: &Runtime) {
             let (result, buf) = server.peek(Vec::with_capacity(64)).await;
             assert_eq!((result.unwrap(), &buf[..]), (10, &b"look twice"[..]));
         }
-        let (result, buf) = server.recv(Vec::with_capacity(64)).await;
+        let (result, buf) = server.recv_into(Vec::with_capacity(64)).await;
         assert_eq!((result.unwrap(), &buf[..]), (10, &b"look twice"[..]));
         assert!(timeout(WHILE, server.peek(Vec::with_capacity(4))).await.is_err());
     });
@@ -298,11 +298,11 @@ fn data_behind_urgent_data_is_received(runtime: &Runtime) {
     runtime.block_on(async {
         for in_flight in [false, true] {
             let (client, server) = tcp_pair_with_std().await;
-            let mut recv = client.recv(Vec::with_capacity(64));
+            let mut recv = client.recv_into(Vec::with_capacity(64));
             assert!(start(&mut recv).await.is_none());
             SockRef::from(&server).send(b"a").unwrap();
             timeout(SOON, recv).await.unwrap().0.unwrap();
-            let mut recv = client.recv(Vec::with_capacity(64));
+            let mut recv = client.recv_into(Vec::with_capacity(64));
             if in_flight {
                 assert!(start(&mut recv).await.is_none());
             }
@@ -312,7 +312,7 @@ fn data_behind_urgent_data_is_received(runtime: &Runtime) {
             SockRef::from(&server).send(b"de").unwrap();
             let mut received = timeout(SOON, recv).await.unwrap().1;
             while !received.ends_with(b"e") {
-                let recv = client.recv(Vec::with_capacity(64));
+                let recv = client.recv_into(Vec::with_capacity(64));
                 received.extend(timeout(SOON, recv).await.unwrap().1);
             }
             assert_eq!(received, b"bcde");
@@ -356,7 +356,7 @@ fn transfer(runtime: &Runtime, total: usize, send_len: usize, recv_len: usize) {
         let mut received = 0;
         let mut buf = Vec::with_capacity(recv_len);
         loop {
-            let (result, filled) = server.recv(buf).await;
+            let (result, filled) = server.recv_into(buf).await;
             let count = result.unwrap();
             if count == 0 {
                 break;
@@ -460,7 +460,7 @@ fn receives_in_flight_together_lose_nothing(runtime: &Runtime) {
             .map(|_| {
                 let server = server.clone();
                 spawn(async move {
-                    let (result, buf) = server.recv(Vec::with_capacity(4)).await;
+                    let (result, buf) = server.recv_into(Vec::with_capacity(4)).await;
                     assert_eq!(result.unwrap(), 4);
                     u32::from_le_bytes(buf.try_into().unwrap())
                 })
@@ -489,9 +489,10 @@ fn data_and_end_that_arrive_together_are_both_seen(runtime: &Runtime) {
             let (server, _) = listener.accept().await.unwrap();
             peer.write_all(&round.to_le_bytes()).unwrap();
             drop(peer);
-            let (result, buf) = timeout(SOON, server.recv(Vec::with_capacity(64))).await.unwrap();
+            let (result, buf) =
+                timeout(SOON, server.recv_into(Vec::with_capacity(64))).await.unwrap();
             assert_eq!((result.unwrap(), &buf[..]), (4, &round.to_le_bytes()[..]));
-            let (result, _) = timeout(SOON, server.recv(buf)).await.unwrap();
+            let (result, _) = timeout(SOON, server.recv_into(buf)).await.unwrap();
             assert_eq!(result.unwrap(), 0);
         }
     });
@@ -504,7 +505,7 @@ fn data_and_end_after_a_receive_was_in_flight_are_both_seen(runtime: &Runtime) {
         for round in 0..300u32 {
             let mut peer = std::net::TcpStream::connect(addr).unwrap();
             let (server, _) = listener.accept().await.unwrap();
-            let mut recv = server.recv(Vec::with_capacity(64));
+            let mut recv = server.recv_into(Vec::with_capacity(64));
             assert!(start(&mut recv).await.is_none());
             peer.write_all(&round.to_le_bytes()).unwrap();
             if round % 2 == 0 {
@@ -514,7 +515,7 @@ fn data_and_end_after_a_receive_was_in_flight_are_both_seen(runtime: &Runtime) {
             }
             let (result, buf) = timeout(SOON, recv).await.unwrap();
             assert_eq!((result.unwrap(), &buf[..]), (4, &round.to_le_bytes()[..]));
-            let (result, _) = timeout(SOON, server.recv(buf)).await.unwrap();
+            let (result, _) = timeout(SOON, server.recv_into(buf)).await.unwrap();
             assert_eq!(result.unwrap(), 0);
         }
     });
@@ -525,18 +526,18 @@ fn the_end_after_a_short_receive_is_seen(runtime: &Runtime) {
         for round in 0..300u32 {
             let (client, server) = tcp_pair().await;
             // A receive that waited registers the socket; the next one is short.
-            let mut recv = server.recv(Vec::with_capacity(64));
+            let mut recv = server.recv_into(Vec::with_capacity(64));
             assert!(start(&mut recv).await.is_none());
             client.send_all("a").await.0.unwrap();
             timeout(SOON, recv).await.unwrap().0.unwrap();
             client.send_all("b").await.0.unwrap();
-            timeout(SOON, server.recv(Vec::with_capacity(64))).await.unwrap().0.unwrap();
+            timeout(SOON, server.recv_into(Vec::with_capacity(64))).await.unwrap().0.unwrap();
             if round % 2 == 0 {
                 drop(client);
-                let (result, _) = timeout(SOON, server.recv(vec![0; 64])).await.unwrap();
+                let (result, _) = timeout(SOON, server.recv_into(vec![0; 64])).await.unwrap();
                 assert_eq!(result.unwrap(), 0);
             } else {
-                let mut recv = server.recv(vec![0; 64]);
+                let mut recv = server.recv_into(vec![0; 64]);
                 assert!(start(&mut recv).await.is_none());
                 drop(client);
                 assert_eq!(timeout(SOON, recv).await.unwrap().0.unwrap(), 0);
@@ -567,7 +568,7 @@ fn every_round_trip_of_many_is_seen(runtime: &Runtime) {
                 client.send_all(pattern(round as usize, len)).await.0.unwrap();
                 let mut received = 0;
                 while received < len {
-                    let (result, filled) = client.recv(buf).await;
+                    let (result, filled) = client.recv_into(buf).await;
                     received += result.unwrap();
                     buf = filled;
                 }
@@ -587,12 +588,12 @@ fn zero_length_sends_and_receives_take_nothing(runtime: &Runtime) {
         client.send_all(Vec::new()).await.0.unwrap();
         assert_eq!(client.send_vectored(Vec::<Vec<u8>>::new()).await.0.unwrap(), 0);
         client.send_all("data").await.0.unwrap();
-        let (result, buf) = timeout(SOON, server.recv(Vec::new())).await.unwrap();
+        let (result, buf) = timeout(SOON, server.recv_into(Vec::new())).await.unwrap();
         assert_eq!((result.unwrap(), buf.len()), (0, 0));
-        let (result, buf) = server.recv(Vec::with_capacity(8)).await;
+        let (result, buf) = server.recv_into(Vec::with_capacity(8)).await;
         assert_eq!((result.unwrap(), &buf[..]), (4, &b"data"[..]));
         // The kernel has a receive without room wait for data all the same, as `recv(2)` does.
-        assert!(timeout(WHILE, server.recv(Vec::new())).await.is_err());
+        assert!(timeout(WHILE, server.recv_into(Vec::new())).await.is_err());
     });
 }
 
@@ -641,7 +642,7 @@ fn accepted_sockets_do_not_block(runtime: &Runtime) {
     runtime.block_on(async {
         let (client, server) = tcp_pair().await;
         let both = [client, server];
-        let mut recvs = both.each_ref().map(|end| end.recv(Vec::with_capacity(4)));
+        let mut recvs = both.each_ref().map(|end| end.recv_into(Vec::with_capacity(4)));
         for recv in &mut recvs {
             assert!(start(recv).await.is_none());
         }
@@ -734,7 +735,7 @@ fn closed_connections_leave_nothing_behind(runtime: &Runtime) {
         let round = async || {
             let client = TcpStream::connect(addr).await.unwrap();
             let (server, _) = listener.accept().await.unwrap();
-            let mut recv = server.recv(Vec::with_capacity(8));
+            let mut recv = server.recv_into(Vec::with_capacity(8));
             assert!(start(&mut recv).await.is_none());
             client.send_all("x").await.0.unwrap();
             recv.await.0.unwrap();
@@ -755,7 +756,7 @@ fn a_dropped_receive_takes_no_data(runtime: &Runtime) {
     runtime.block_on(async {
         let (client, server) = tcp_pair().await;
         for round in 0..200u32 {
-            let mut recv = server.recv(Vec::with_capacity(64));
+            let mut recv = server.recv_into(Vec::with_capacity(64));
             assert!(start(&mut recv).await.is_none());
             drop(recv);
             // The cancel reaches the kernel before data can: after that nothing is lost.
@@ -768,7 +769,7 @@ fn a_dropped_receive_takes_no_data(runtime: &Runtime) {
             .await
             .unwrap();
             client.send_all(round.to_le_bytes().to_vec()).await.0.unwrap();
-            let (result, buf) = timeout(SOON, server.recv(vec![0; 64])).await.unwrap();
+            let (result, buf) = timeout(SOON, server.recv_into(vec![0; 64])).await.unwrap();
             assert_eq!((result.unwrap(), &buf[..]), (4, &round.to_le_bytes()[..]));
         }
     });
@@ -779,7 +780,7 @@ fn a_receive_times_out_and_works_again(runtime: &Runtime) {
         let (client, server) = tcp_pair().await;
         for _ in 0..5 {
             let limit = Duration::from_millis(3);
-            assert!(timeout(limit, server.recv(Vec::with_capacity(8))).await.is_err());
+            assert!(timeout(limit, server.recv_into(Vec::with_capacity(8))).await.is_err());
         }
         timeout(SOON, async {
             while runtime.stats().in_flight_count > 0 {
@@ -789,7 +790,7 @@ fn a_receive_times_out_and_works_again(runtime: &Runtime) {
         .await
         .unwrap();
         client.send_all("now").await.0.unwrap();
-        let (result, buf) = timeout(SOON, server.recv(Vec::with_capacity(8))).await.unwrap();
+        let (result, buf) = timeout(SOON, server.recv_into(Vec::with_capacity(8))).await.unwrap();
         assert_eq!((result.unwrap(), &buf[..]), (3, &b"now"[..]));
     });
 }
@@ -797,18 +798,18 @@ fn a_receive_times_out_and_works_again(runtime: &Runtime) {
 fn a_cancelled_receive_gives_the_buffer_back(runtime: &Runtime) {
     runtime.block_on(async {
         let (client, server) = tcp_pair().await;
-        let mut recv = server.recv(vec![7; 64]);
+        let mut recv = server.recv_into(vec![7; 64]);
         recv.cancel();
         let (result, buf) = timeout(SOON, recv).await.unwrap();
         assert_eq!((errno(result), buf), (libc::ECANCELED, vec![7; 64]));
-        let mut recv = server.recv(vec![7; 64]);
+        let mut recv = server.recv_into(vec![7; 64]);
         assert!(start(&mut recv).await.is_none());
         recv.cancel();
         recv.cancel();
         let (result, buf) = timeout(SOON, recv).await.unwrap();
         assert_eq!((errno(result), buf.len()), (libc::ECANCELED, 64));
         client.send_all("after").await.0.unwrap();
-        let mut recv = server.recv(vec![0; 64]);
+        let mut recv = server.recv_into(vec![0; 64]);
         let early = start(&mut recv).await;
         let (result, mut buf) = match early {
             Some(output) => output,
@@ -825,7 +826,7 @@ fn clones_share_the_connection(runtime: &Runtime) {
         let other = client.clone();
         drop(client);
         other.send_all("still open").await.0.unwrap();
-        let (result, buf) = server.recv(Vec::with_capacity(64)).await;
+        let (result, buf) = server.recv_into(Vec::with_capacity(64)).await;
         assert_eq!((result.unwrap(), &buf[..]), (10, &b"still open"[..]));
         drop(other);
         assert_eq!(recv_to_end(&server).await, b"");
@@ -838,7 +839,7 @@ fn a_shared_stream_is_not_handed_out(runtime: &Runtime) {
         let clone = client.clone();
         let client = client.into_std().unwrap_err();
         drop(clone);
-        let mut recv = client.recv(vec![0; 8]);
+        let mut recv = client.recv_into(vec![0; 8]);
         assert!(start(&mut recv).await.is_none());
         let client = client.into_std().unwrap_err();
         drop(recv);
@@ -866,7 +867,7 @@ fn sockets_come_from_std_in_either_mode(runtime: &Runtime) {
             peer.set_nonblocking(nonblocking).unwrap();
             let (server, _) = timeout(SOON, accept).await.unwrap().unwrap();
             let client = TcpStream::from_std(peer);
-            let mut recv = client.recv(Vec::with_capacity(8));
+            let mut recv = client.recv_into(Vec::with_capacity(8));
             assert!(start(&mut recv).await.is_none(), "it waits, whatever mode it was in");
             server.send_all("hello").await.0.unwrap();
             let (result, buf) = timeout(SOON, recv).await.unwrap();
@@ -879,7 +880,7 @@ fn sockets_go_to_std_in_blocking_mode(runtime: &Runtime) {
     runtime.block_on(async {
         let (client, server) = tcp_pair().await;
         // One that was registered, with a receive that waited.
-        let mut recv = client.recv(Vec::with_capacity(8));
+        let mut recv = client.recv_into(Vec::with_capacity(8));
         assert!(start(&mut recv).await.is_none());
         server.send_all("one").await.0.unwrap();
         timeout(SOON, recv).await.unwrap().0.unwrap();
@@ -893,7 +894,7 @@ fn sockets_go_to_std_in_blocking_mode(runtime: &Runtime) {
         assert_eq!(&buf, b"two");
         // And back in.
         let client = TcpStream::from_std(client);
-        let mut recv = client.recv(Vec::with_capacity(8));
+        let mut recv = client.recv_into(Vec::with_capacity(8));
         assert!(start(&mut recv).await.is_none());
         server.send_all("three").await.0.unwrap();
         let (result, buf) = timeout(SOON, recv).await.unwrap();
@@ -918,7 +919,7 @@ fn poll_says_what_is_ready(runtime: &Runtime) {
         client.send_all("x").await.0.unwrap();
         let ready = timeout(SOON, poll).await.unwrap().unwrap();
         assert_eq!(ready as i16, libc::POLLIN);
-        assert_eq!(server.recv(vec![0; 8]).await.0.unwrap(), 1);
+        assert_eq!(server.recv_into(vec![0; 8]).await.0.unwrap(), 1);
         assert!(timeout(WHILE, server.poll(libc::POLLIN)).await.is_err());
     });
 }

@@ -287,7 +287,7 @@ fn a_timer_and_io_due_together_both_happen(runtime: &Runtime) {
                 now()
             });
             let server = server.clone();
-            let received = spawn(async move { server.recv(vec![0; 8]).await.0.unwrap() });
+            let received = spawn(async move { server.recv_into(vec![0; 8]).await.0.unwrap() });
             let sender = client.clone();
             let sent = spawn(async move {
                 sleep_until(due).await;
@@ -320,7 +320,7 @@ fn timers_fire_while_io_is_busy(runtime: &Runtime) {
                             stream.send_all("ball").await.0.unwrap();
                         }
                         loop {
-                            let (result, buf) = stream.recv(Vec::with_capacity(8)).await;
+                            let (result, buf) = stream.recv_into(Vec::with_capacity(8)).await;
                             result.unwrap();
                             stream.send_all(buf).await.0.unwrap();
                         }
@@ -392,12 +392,12 @@ fn waiting_with_a_far_timer_and_io_takes_no_processor_time(runtime: &Runtime) {
     runtime.block_on(async {
         let (client, server) = tcp_pair().await;
         let far = spawn(sleep(SOON * 1000));
-        let receiving = spawn(async move { server.recv(vec![0; 8]).await.0.unwrap() });
+        let receiving = spawn(async move { server.recv_into(vec![0; 8]).await.0.unwrap() });
         // A socket that was ready once, and is ready to be written to all the time.
         client.send_all("x").await.0.unwrap();
         assert_eq!(receiving.await.unwrap(), 1);
         let waiting = client.clone();
-        let waiting = spawn(async move { waiting.recv(vec![0; 8]).await.0 });
+        let waiting = spawn(async move { waiting.recv_into(vec![0; 8]).await.0 });
         yield_now().await;
         assert_idle(now() + millis(200)).await;
         waiting.abort();

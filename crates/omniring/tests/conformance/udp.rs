@@ -51,11 +51,11 @@ fn a_datagram_names_its_sender(runtime: &Runtime) {
         let to = other.local_addr().unwrap();
         let (result, buf) = one.send_to(b"ping".to_vec(), to).await;
         assert_eq!((result.unwrap(), &buf[..]), (4, &b"ping"[..]));
-        let (result, buf) = other.recv_from(Vec::with_capacity(16)).await;
+        let (result, buf) = other.recv_from_into(Vec::with_capacity(16)).await;
         let (count, from) = result.unwrap();
         assert_eq!((count, from, &buf[..]), (4, one.local_addr().unwrap(), &b"ping"[..]));
         other.send_to("pong", ("localhost", from.port())).await.0.unwrap();
-        assert_eq!(one.recv_from(Vec::with_capacity(16)).await.0.unwrap(), (4, to));
+        assert_eq!(one.recv_from_into(Vec::with_capacity(16)).await.0.unwrap(), (4, to));
     });
 }
 
@@ -67,7 +67,7 @@ fn a_receive_waits_for_a_datagram(runtime: &Runtime) {
         for round in 0..200u32 {
             let receiver = receiver.clone();
             let received = spawn(async move {
-                let (result, buf) = receiver.recv_from(Vec::with_capacity(16)).await;
+                let (result, buf) = receiver.recv_from_into(Vec::with_capacity(16)).await;
                 (result.unwrap(), buf)
             });
             if round % 2 == 0 {
@@ -88,9 +88,9 @@ fn a_connected_socket_receives_from_its_peer_only(runtime: &Runtime) {
         let stranger = socket().await;
         stranger.send_to("no", one.local_addr().unwrap()).await.0.unwrap();
         other.send("yes").await.0.unwrap();
-        let (result, buf) = one.recv(Vec::with_capacity(16)).await;
+        let (result, buf) = one.recv_into(Vec::with_capacity(16)).await;
         assert_eq!((result.unwrap(), &buf[..]), (3, &b"yes"[..]));
-        assert!(timeout(WHILE, one.recv(buf)).await.is_err());
+        assert!(timeout(WHILE, one.recv_into(buf)).await.is_err());
         let (result, _) = stranger.send("to whom?").await;
         assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::EDESTADDRREQ));
         assert_eq!(stranger.peer_addr().unwrap_err().kind(), ErrorKind::NotConnected);
@@ -103,9 +103,10 @@ fn what_the_buffer_has_no_room_for_is_lost(runtime: &Runtime) {
         for text in ["a long one", "b"] {
             one.send(text).await.0.unwrap();
         }
-        let (result, buf) = other.recv(Vec::with_capacity(6)).await;
+        let (result, buf) = other.recv_into(Vec::with_capacity(6)).await;
         assert_eq!((result.unwrap(), &buf[..]), (6, &b"a long"[..]));
-        let (result, buf) = timeout(SOON, other.recv_from(Vec::with_capacity(6))).await.unwrap();
+        let (result, buf) =
+            timeout(SOON, other.recv_from_into(Vec::with_capacity(6))).await.unwrap();
         assert_eq!((result.unwrap().0, &buf[..]), (1, &b"b"[..]));
     });
 }
@@ -113,17 +114,17 @@ fn what_the_buffer_has_no_room_for_is_lost(runtime: &Runtime) {
 fn an_empty_datagram_is_a_datagram(runtime: &Runtime) {
     runtime.block_on(async {
         let (one, other) = pair().await;
-        let mut recv = other.recv(Vec::with_capacity(8));
+        let mut recv = other.recv_into(Vec::with_capacity(8));
         assert!(start(&mut recv).await.is_none());
         assert_eq!(one.send(Vec::new()).await.0.unwrap(), 0);
         let (result, buf) = timeout(SOON, recv).await.unwrap();
         assert_eq!((result.unwrap(), buf.len()), (0, 0));
         one.send_to(Vec::new(), other.local_addr().unwrap()).await.0.unwrap();
-        let (result, _) = timeout(SOON, other.recv_from(buf)).await.unwrap();
+        let (result, _) = timeout(SOON, other.recv_from_into(buf)).await.unwrap();
         assert_eq!(result.unwrap(), (0, one.local_addr().unwrap()));
         // It was no end: the socket goes on.
         one.send("more").await.0.unwrap();
-        assert_eq!(timeout(SOON, other.recv(vec![0; 8])).await.unwrap().0.unwrap(), 4);
+        assert_eq!(timeout(SOON, other.recv_into(vec![0; 8])).await.unwrap().0.unwrap(), 4);
     });
 }
 
@@ -133,8 +134,8 @@ fn a_receive_without_room_takes_one_datagram(runtime: &Runtime) {
         for text in ["first", "second"] {
             one.send(text).await.0.unwrap();
         }
-        assert_eq!(timeout(SOON, other.recv(Vec::new())).await.unwrap().0.unwrap(), 0);
-        let (result, buf) = other.recv(Vec::with_capacity(16)).await;
+        assert_eq!(timeout(SOON, other.recv_into(Vec::new())).await.unwrap().0.unwrap(), 0);
+        let (result, buf) = other.recv_into(Vec::with_capacity(16)).await;
         assert_eq!((result.unwrap(), &buf[..]), (6, &b"second"[..]));
     });
 }
@@ -144,7 +145,7 @@ fn datagrams_that_queued_up_are_all_received(runtime: &Runtime) {
         let (one, other) = pair().await;
         // First with a socket that never waited, then with one that did.
         for in_flight in [false, true, true] {
-            let mut recv = other.recv(Vec::with_capacity(16));
+            let mut recv = other.recv_into(Vec::with_capacity(16));
             if in_flight {
                 assert!(start(&mut recv).await.is_none());
             }
@@ -155,7 +156,7 @@ fn datagrams_that_queued_up_are_all_received(runtime: &Runtime) {
             assert_eq!((result.unwrap(), buf[0]), (1, 0));
             for number in 1..50u8 {
                 let (result, buf) =
-                    timeout(SOON, other.recv(Vec::with_capacity(16))).await.unwrap();
+                    timeout(SOON, other.recv_into(Vec::with_capacity(16))).await.unwrap();
                 assert_eq!((result.unwrap(), buf[0]), (1 + usize::from(number) % 16, number));
             }
         }
@@ -167,12 +168,12 @@ fn a_short_datagram_does_not_hide_the_next(runtime: &Runtime) {
     runtime.block_on(async {
         let (one, other) = pair().await;
         for _ in 0..200 {
-            let mut recv = other.recv(Vec::with_capacity(1000));
+            let mut recv = other.recv_into(Vec::with_capacity(1000));
             assert!(start(&mut recv).await.is_none());
             one.send("short").await.0.unwrap();
             one.send("short too").await.0.unwrap();
             assert_eq!(timeout(SOON, recv).await.unwrap().0.unwrap(), 5);
-            assert_eq!(timeout(SOON, other.recv(vec![0; 1000])).await.unwrap().0.unwrap(), 9);
+            assert_eq!(timeout(SOON, other.recv_into(vec![0; 1000])).await.unwrap().0.unwrap(), 9);
         }
     });
 }
@@ -184,7 +185,7 @@ fn receives_in_flight_take_one_datagram_each(runtime: &Runtime) {
             .map(|_| {
                 let other = other.clone();
                 spawn(async move {
-                    let (result, buf) = other.recv_from(Vec::with_capacity(8)).await;
+                    let (result, buf) = other.recv_from_into(Vec::with_capacity(8)).await;
                     assert_eq!(result.unwrap().0, 1);
                     buf[0]
                 })
@@ -216,7 +217,7 @@ fn a_refusal_ends_a_receive_in_flight(runtime: &Runtime) {
     runtime.block_on(async {
         let one = connected_to_nobody().await;
         for _ in 0..20 {
-            let mut recv = one.recv(Vec::with_capacity(8));
+            let mut recv = one.recv_into(Vec::with_capacity(8));
             assert!(start(&mut recv).await.is_none());
             one.send("anyone?").await.0.unwrap();
             let (result, buf) = timeout(SOON, recv).await.unwrap();
@@ -231,10 +232,10 @@ fn a_refusal_that_came_before_is_reported(runtime: &Runtime) {
         let one = connected_to_nobody().await;
         for _ in 0..20 {
             one.send("anyone?").await.0.unwrap();
-            let (result, _) = timeout(SOON, one.recv(vec![0; 8])).await.unwrap();
+            let (result, _) = timeout(SOON, one.recv_into(vec![0; 8])).await.unwrap();
             assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ECONNREFUSED));
         }
-        assert!(timeout(WHILE, one.recv(vec![0; 8])).await.is_err(), "it was reported");
+        assert!(timeout(WHILE, one.recv_into(vec![0; 8])).await.is_err(), "it was reported");
     });
 }
 
@@ -251,7 +252,7 @@ fn a_dropped_receive_takes_no_datagram(runtime: &Runtime) {
     runtime.block_on(async {
         let (one, other) = pair().await;
         for round in 0..100u32 {
-            let mut recv = other.recv(Vec::with_capacity(8));
+            let mut recv = other.recv_into(Vec::with_capacity(8));
             assert!(start(&mut recv).await.is_none());
             drop(recv);
             timeout(SOON, async {
@@ -262,7 +263,8 @@ fn a_dropped_receive_takes_no_datagram(runtime: &Runtime) {
             .await
             .unwrap();
             one.send(round.to_le_bytes().to_vec()).await.0.unwrap();
-            let (result, buf) = timeout(SOON, other.recv(Vec::with_capacity(8))).await.unwrap();
+            let (result, buf) =
+                timeout(SOON, other.recv_into(Vec::with_capacity(8))).await.unwrap();
             assert_eq!((result.unwrap(), &buf[..]), (4, &round.to_le_bytes()[..]));
         }
     });
@@ -296,7 +298,7 @@ fn ipv6_datagrams_arrive(runtime: &Runtime) {
         };
         let other = UdpSocket::bind("[::1]:0").await.unwrap();
         one.send_to("six", other.local_addr().unwrap()).await.0.unwrap();
-        let (result, buf) = other.recv_from(Vec::with_capacity(8)).await;
+        let (result, buf) = other.recv_from_into(Vec::with_capacity(8)).await;
         assert_eq!((result.unwrap(), &buf[..]), ((3, one.local_addr().unwrap()), &b"six"[..]));
     });
 }
@@ -308,7 +310,7 @@ fn sockets_come_from_std_and_go_back(runtime: &Runtime) {
             std_socket.set_nonblocking(nonblocking).unwrap();
             let other = UdpSocket::from_std(std_socket);
             let one = socket().await;
-            let mut recv = other.recv(Vec::with_capacity(8));
+            let mut recv = other.recv_into(Vec::with_capacity(8));
             assert!(start(&mut recv).await.is_none());
             one.send_to("in", other.local_addr().unwrap()).await.0.unwrap();
             assert_eq!(timeout(SOON, recv).await.unwrap().0.unwrap(), 2);

@@ -55,7 +55,7 @@ fn a_stream_connects_by_path(runtime: &Runtime) {
         assert!(from.is_unnamed() && client.local_addr().unwrap().is_unnamed());
         assert_eq!(client.peer_addr().unwrap().as_pathname(), Some(&*path));
         client.send_all("over a path").await.0.unwrap();
-        let (result, buf) = server.recv(Vec::with_capacity(64)).await;
+        let (result, buf) = server.recv_into(Vec::with_capacity(64)).await;
         assert_eq!((result.unwrap(), &buf[..]), (11, &b"over a path"[..]));
     });
 }
@@ -75,7 +75,7 @@ fn a_stream_connects_by_abstract_name(runtime: &Runtime) {
         let client = UnixStream::connect_addr(&addr).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         server.send_all("hello").await.0.unwrap();
-        assert_eq!(client.recv(vec![0; 8]).await.0.unwrap(), 5);
+        assert_eq!(client.recv_into(vec![0; 8]).await.0.unwrap(), 5);
         let error = UnixListener::bind_addr(&addr).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
     });
@@ -85,7 +85,7 @@ fn a_pair_is_connected_and_unnamed(runtime: &Runtime) {
     runtime.block_on(async {
         let (one, other) = UnixStream::pair().unwrap();
         assert!(one.local_addr().unwrap().is_unnamed() && one.peer_addr().unwrap().is_unnamed());
-        let mut recv = other.recv(Vec::with_capacity(8));
+        let mut recv = other.recv_into(Vec::with_capacity(8));
         assert!(start(&mut recv).await.is_none());
         one.send_all("hi").await.0.unwrap();
         let (result, buf) = timeout(SOON, recv).await.unwrap();
@@ -97,7 +97,7 @@ fn the_end_of_a_stream_comes_after_its_data(runtime: &Runtime) {
     runtime.block_on(async {
         for round in 0..200u32 {
             let (one, other) = UnixStream::pair().unwrap();
-            let mut recv = other.recv(Vec::with_capacity(64));
+            let mut recv = other.recv_into(Vec::with_capacity(64));
             let waits = round % 2 == 0;
             if waits {
                 assert!(start(&mut recv).await.is_none());
@@ -110,7 +110,7 @@ fn the_end_of_a_stream_comes_after_its_data(runtime: &Runtime) {
             }
             let (result, buf) = timeout(SOON, recv).await.unwrap();
             assert_eq!((result.unwrap(), &buf[..]), (4, &round.to_le_bytes()[..]));
-            assert_eq!(timeout(SOON, other.recv(buf)).await.unwrap().0.unwrap(), 0);
+            assert_eq!(timeout(SOON, other.recv_into(buf)).await.unwrap().0.unwrap(), 0);
         }
     });
 }
@@ -129,7 +129,7 @@ fn sending_to_a_peer_that_is_gone_is_a_broken_pipe(runtime: &Runtime) {
 fn a_closed_peer_with_unread_data_resets(runtime: &Runtime) {
     runtime.block_on(async {
         let (one, other) = UnixStream::pair().unwrap();
-        let mut recv = one.recv(vec![0; 8]);
+        let mut recv = one.recv_into(vec![0; 8]);
         assert!(start(&mut recv).await.is_none());
         one.send_all("unread").await.0.unwrap();
         drop(other);
@@ -239,7 +239,7 @@ fn connecting_waits_while_the_backlog_is_full(runtime: &Runtime) {
         let (server, _) = listener.accept().unwrap();
         let server = UnixStream::from_std(server);
         server.send_all("welcome").await.0.unwrap();
-        assert_eq!(client.recv(vec![0; 8]).await.0.unwrap(), 7);
+        assert_eq!(client.recv_into(vec![0; 8]).await.0.unwrap(), 7);
     });
 }
 
@@ -284,7 +284,7 @@ fn datagrams_arrive_by_path_with_their_sender(runtime: &Runtime) {
     runtime.block_on(async {
         let one = UnixDatagram::bind(&one_path).await.unwrap();
         let other = UnixDatagram::bind(&other_path).await.unwrap();
-        let mut recv = pin!(other.recv_from(Vec::with_capacity(16)));
+        let mut recv = pin!(other.recv_from_into(Vec::with_capacity(16)));
         assert!(start(&mut recv).await.is_none());
         assert_eq!(one.send_to("ping", &other_path).await.0.unwrap(), 4);
         let (result, buf) = timeout(SOON, recv).await.unwrap();
@@ -301,7 +301,7 @@ fn datagrams_of_an_unnamed_sender_have_no_address(runtime: &Runtime) {
         let unnamed = UnixDatagram::unbound().await.unwrap();
         assert!(unnamed.local_addr().unwrap().is_unnamed());
         unnamed.send_to("who?", &path).await.0.unwrap();
-        let (result, _) = named.recv_from(Vec::with_capacity(16)).await;
+        let (result, _) = named.recv_from_into(Vec::with_capacity(16)).await;
         let (count, from) = result.unwrap();
         assert!(count == 4 && from.is_unnamed(), "{from:?}");
     });
@@ -317,7 +317,7 @@ fn a_connected_datagram_socket_sends_to_its_peer(runtime: &Runtime) {
         assert_eq!(result.unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
         unnamed.connect(&path).await.unwrap();
         unnamed.send("here").await.0.unwrap();
-        let (result, buf) = named.recv(Vec::with_capacity(2)).await;
+        let (result, buf) = named.recv_into(Vec::with_capacity(2)).await;
         assert_eq!((result.unwrap(), &buf[..]), (2, &b"he"[..]), "the rest is lost");
         drop(named);
         let (result, _) = unnamed.send("gone").await;
@@ -329,7 +329,7 @@ fn datagrams_that_queued_up_are_all_received(runtime: &Runtime) {
     runtime.block_on(async {
         let (one, other) = UnixDatagram::pair().unwrap();
         for in_flight in [false, true, true] {
-            let mut recv = other.recv(Vec::with_capacity(16));
+            let mut recv = other.recv_into(Vec::with_capacity(16));
             if in_flight {
                 assert!(start(&mut recv).await.is_none());
             }
@@ -338,7 +338,8 @@ fn datagrams_that_queued_up_are_all_received(runtime: &Runtime) {
             }
             assert_eq!(timeout(SOON, recv).await.unwrap().1, [0]);
             for number in 1..5u8 {
-                let (_, buf) = timeout(SOON, other.recv(Vec::with_capacity(16))).await.unwrap();
+                let (_, buf) =
+                    timeout(SOON, other.recv_into(Vec::with_capacity(16))).await.unwrap();
                 assert_eq!(buf, [number]);
             }
         }
@@ -348,12 +349,12 @@ fn datagrams_that_queued_up_are_all_received(runtime: &Runtime) {
 fn an_empty_datagram_is_a_datagram(runtime: &Runtime) {
     runtime.block_on(async {
         let (one, other) = UnixDatagram::pair().unwrap();
-        let mut recv = other.recv(vec![7; 4]);
+        let mut recv = other.recv_into(vec![7; 4]);
         assert!(start(&mut recv).await.is_none());
         assert_eq!(one.send(Vec::new()).await.0.unwrap(), 0);
         assert_eq!(timeout(SOON, recv).await.unwrap().0.unwrap(), 0);
         one.send("x").await.0.unwrap();
-        assert_eq!(timeout(SOON, other.recv(vec![7; 4])).await.unwrap().0.unwrap(), 1);
+        assert_eq!(timeout(SOON, other.recv_into(vec![7; 4])).await.unwrap().0.unwrap(), 1);
     });
 }
 
@@ -371,7 +372,7 @@ async fn send_past_the_limit(
     omniring::time::sleep(WHILE).await;
     assert!(!sender.is_finished(), "the receiver's queue has an end");
     for number in 0..count {
-        let recv = receiver.recv(Vec::with_capacity(8));
+        let recv = receiver.recv_into(Vec::with_capacity(8));
         let (result, buf) = timeout(SOON, recv).await.unwrap();
         assert_eq!((result.unwrap(), &buf[..]), (4, &number.to_le_bytes()[..]));
     }
@@ -433,10 +434,10 @@ fn a_receiver_that_others_filled_makes_a_sender_wait(runtime: &Runtime) {
             omniring::time::sleep(WHILE).await;
             assert!(!sent.is_finished(), "there is no room");
             for _ in 0..count {
-                assert_eq!(receiver.recv(vec![0; 8]).await.0.unwrap(), 5);
+                assert_eq!(receiver.recv_into(vec![0; 8]).await.0.unwrap(), 5);
             }
             timeout(SOON, sent).await.expect("there is room now").unwrap();
-            assert_eq!(receiver.recv(vec![0; 8]).await.0.unwrap(), 4);
+            assert_eq!(receiver.recv_into(vec![0; 8]).await.0.unwrap(), 4);
             std::fs::remove_file(dir.path().join("socket")).unwrap();
         }
     });
@@ -455,7 +456,7 @@ fn sockets_come_from_std_and_go_back(runtime: &Runtime) {
             peer.set_nonblocking(nonblocking).unwrap();
             let (server, _) = timeout(SOON, accept).await.unwrap().unwrap();
             let client = UnixStream::from_std(peer);
-            let mut recv = client.recv(Vec::with_capacity(8));
+            let mut recv = client.recv_into(Vec::with_capacity(8));
             assert!(start(&mut recv).await.is_none());
             server.send_all("in").await.0.unwrap();
             assert_eq!(timeout(SOON, recv).await.unwrap().0.unwrap(), 2);

@@ -4,8 +4,9 @@ use libc::c_int;
 use linux_raw_sys::io_uring as sys;
 use sys::io_uring_op as code;
 
+use super::LEASE_GROUP;
 use super::ring::Sqe;
-use crate::op::{Op, Opcode, Position};
+use crate::op::{DIRECT, Op, Opcode, Position};
 
 /// The kernel's opcode for ops of this kind, if the ring has one that does exactly the same.
 pub(super) fn ring_opcode(opcode: Opcode) -> Option<code> {
@@ -29,10 +30,11 @@ pub(super) fn ring_opcode(opcode: Opcode) -> Option<code> {
         Opcode::Socket => code::IORING_OP_SOCKET,
         Opcode::Bind => code::IORING_OP_BIND,
         Opcode::Listen => code::IORING_OP_LISTEN,
-        Opcode::Accept => code::IORING_OP_ACCEPT,
+        Opcode::Accept | Opcode::AcceptMulti => code::IORING_OP_ACCEPT,
         Opcode::Connect => code::IORING_OP_CONNECT,
-        Opcode::Recv => code::IORING_OP_RECV,
+        Opcode::Recv | Opcode::RecvMulti => code::IORING_OP_RECV,
         Opcode::Send => code::IORING_OP_SEND,
+        Opcode::SendZeroCopy => code::IORING_OP_SEND_ZC,
         Opcode::RecvMsg => code::IORING_OP_RECVMSG,
         Opcode::SendMsg => code::IORING_OP_SENDMSG,
         Opcode::Shutdown => code::IORING_OP_SHUTDOWN,
@@ -115,15 +117,21 @@ pub(super) fn encode(op: &Op, user_data: u64, sqe: &mut Sqe) {
                 ..entry(code::IORING_OP_FSYNC, handle.fd())
             }
         }
-        Op::Open { dir, path, flags, mode } => {
+        Op::Open { dir, path, flags, mode, direct } => {
             *sqe = Sqe {
                 addr: path as u64,
                 len: mode,
-                op_flags: (flags | libc::O_CLOEXEC) as u32,
+                op_flags: (flags | close_on_exec(direct, libc::O_CLOEXEC)) as u32,
+                file_index: new_file(direct),
                 ..entry(code::IORING_OP_OPENAT, dir.fd())
             }
         }
-        Op::Close { handle } => *sqe = entry(code::IORING_OP_CLOSE, handle.fd()),
+        Op::Close { handle } => {
+            *sqe = match handle.direct_index() {
+                Some(index) => Sqe { user_data, ..encode_close_direct(index) },
+                None => entry(code::IORING_OP_CLOSE, handle.fd()),
+            }
+        }
         Op::Stat { dir, path, flags, mask, out } => {
             *sqe = Sqe {
                 addr: path as u64,
@@ -179,10 +187,11 @@ pub(super) fn encode(op: &Op, user_data: u64, sqe: &mut Sqe) {
                 ..entry(code::IORING_OP_SYMLINKAT, dir.fd())
             }
         }
-        Op::Socket { domain, kind, protocol } => {
+        Op::Socket { domain, kind, protocol, direct } => {
             *sqe = Sqe {
-                off: (kind | libc::SOCK_CLOEXEC) as u64,
+                off: (kind | close_on_exec(direct, libc::SOCK_CLOEXEC)) as u64,
                 len: protocol as u32,
+                file_index: new_file(direct),
                 ..entry(code::IORING_OP_SOCKET, domain)
             }
         }
@@ -196,11 +205,20 @@ pub(super) fn encode(op: &Op, user_data: u64, sqe: &mut Sqe) {
         Op::Listen { handle, backlog } => {
             *sqe = Sqe { len: backlog as u32, ..entry(code::IORING_OP_LISTEN, handle.fd()) }
         }
-        Op::Accept { handle, addr, addr_len } => {
+        Op::Accept { handle, addr, addr_len, direct } => {
             *sqe = Sqe {
                 addr: addr as u64,
                 off: addr_len as u64,
-                op_flags: libc::SOCK_CLOEXEC as u32,
+                op_flags: close_on_exec(direct, libc::SOCK_CLOEXEC) as u32,
+                file_index: new_file(direct),
+                ..entry(code::IORING_OP_ACCEPT, handle.fd())
+            }
+        }
+        Op::AcceptMulti { handle, direct } => {
+            *sqe = Sqe {
+                ioprio: sys::IORING_ACCEPT_MULTISHOT as u16,
+                op_flags: close_on_exec(direct, libc::SOCK_CLOEXEC) as u32,
+                file_index: new_file(direct),
                 ..entry(code::IORING_OP_ACCEPT, handle.fd())
             }
         }
@@ -218,6 +236,22 @@ pub(super) fn encode(op: &Op, user_data: u64, sqe: &mut Sqe) {
                 op_flags: flags as u32,
                 ..entry(code::IORING_OP_RECV, handle.fd())
             };
+        }
+        Op::RecvMulti { handle } => {
+            *sqe = Sqe {
+                flags: 1 << (sys::io_uring_sqe_flags_bit::IOSQE_BUFFER_SELECT_BIT as u8),
+                ioprio: sys::IORING_RECV_MULTISHOT as u16,
+                buf_index: LEASE_GROUP,
+                ..entry(code::IORING_OP_RECV, handle.fd())
+            };
+        }
+        Op::SendZeroCopy { handle, buf, len, flags } => {
+            *sqe = Sqe {
+                addr: buf as u64,
+                len,
+                op_flags: (flags | libc::MSG_NOSIGNAL) as u32,
+                ..entry(code::IORING_OP_SEND_ZC, handle.fd())
+            }
         }
         Op::Send { handle, buf, len, flags } => {
             *sqe = Sqe {
@@ -252,8 +286,11 @@ pub(super) fn encode(op: &Op, user_data: u64, sqe: &mut Sqe) {
                 addr: from_offset as u64,
                 off: to_offset as u64,
                 len,
-                op_flags: flags,
-                file_index: from.fd(),
+                op_flags: match from.direct_index() {
+                    Some(_) => flags | sys::SPLICE_F_FD_IN_FIXED,
+                    None => flags,
+                },
+                file_index: from.direct_index().map_or(from.fd(), |index| index as i32),
                 ..entry(code::IORING_OP_SPLICE, to.fd())
             }
         }
@@ -263,6 +300,35 @@ pub(super) fn encode(op: &Op, user_data: u64, sqe: &mut Sqe) {
         Op::ReadDir { .. } | Op::Discard { .. } | Op::SetOption { .. } | Op::GetOption { .. } => {
             unreachable!("the ring has no such op: {:?}", op.opcode())
         }
+    }
+    if sqe.fd >= DIRECT {
+        sqe.fd -= DIRECT;
+        sqe.flags |= 1 << (sys::io_uring_sqe_flags_bit::IOSQE_FIXED_FILE_BIT as u8);
+    }
+}
+
+/// Where a new handle goes: a free place in the ring's table, or the process's descriptors.
+fn new_file(direct: bool) -> i32 {
+    if direct { sys::IORING_FILE_INDEX_ALLOC } else { 0 }
+}
+
+/// A direct descriptor is not passed on, and the flag is refused.
+fn close_on_exec(direct: bool, flag: c_int) -> c_int {
+    if direct { 0 } else { flag }
+}
+
+/// Closes a direct descriptor.
+pub(super) fn encode_close_direct(index: u32) -> Sqe {
+    Sqe { opcode: code::IORING_OP_CLOSE as u8, file_index: index as i32 + 1, ..Sqe::default() }
+}
+
+/// Makes a descriptor of the process for a direct one.
+pub(super) fn encode_install(index: u32) -> Sqe {
+    Sqe {
+        opcode: code::IORING_OP_FIXED_FD_INSTALL as u8,
+        flags: 1 << (sys::io_uring_sqe_flags_bit::IOSQE_FIXED_FILE_BIT as u8),
+        fd: index as i32,
+        ..Sqe::default()
     }
 }
 

@@ -271,6 +271,55 @@ impl Ring {
         if result < 0 { Err(errno()) } else { Ok(result as i32) }
     }
 
+    /// Makes room for direct descriptors (sparse: 5.19).
+    pub(crate) fn register_direct(&mut self, count: u32) -> io::Result<()> {
+        let mut files = sys::io_uring_rsrc_register {
+            nr: count,
+            flags: sys::IORING_RSRC_REGISTER_SPARSE,
+            resv2: 0,
+            data: 0,
+            tags: 0,
+        };
+        // SAFETY: a sparse registration points at nothing; its size stands in for a count.
+        let result = unsafe {
+            self.register(
+                sys::io_uring_register_op::IORING_REGISTER_FILES2,
+                (&raw mut files).cast(),
+                size_of_val(&files) as u32,
+            )
+        };
+        result.map(drop).map_err(io::Error::from_raw_os_error)
+    }
+
+    /// Shares a ring of buffers, which ops of the group take from (5.19).
+    ///
+    /// # Safety
+    /// `entries` points at so many entries of 16 bytes, zeroed and aligned to a page, which stay
+    /// as long as the ring; and so do the buffers that are put there.
+    pub(crate) unsafe fn register_buffer_ring(
+        &mut self,
+        group: u16,
+        entries: *mut c_void,
+        entry_count: u32,
+    ) -> io::Result<()> {
+        let mut buffers = sys::io_uring_buf_reg {
+            ring_addr: entries as u64,
+            ring_entries: entry_count,
+            bgid: group,
+            flags: 0,
+            resv: [0; 3],
+        };
+        // SAFETY: one registration, a local; the caller's contract for the rest.
+        let result = unsafe {
+            self.register(
+                sys::io_uring_register_op::IORING_REGISTER_PBUF_RING,
+                (&raw mut buffers).cast(),
+                1,
+            )
+        };
+        result.map(drop).map_err(io::Error::from_raw_os_error)
+    }
+
     /// Which opcodes the kernel has, by number (5.6).
     pub(crate) fn probe(&self) -> io::Result<Vec<bool>> {
         const OPS_MAX: usize = 256;
