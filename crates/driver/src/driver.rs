@@ -391,7 +391,7 @@ impl Driver {
         self.direct_count.set(self.direct_count.get() - 1);
     }
 
-    /// Closes a direct descriptor with the next submission.
+    /// Closes a direct descriptor.
     pub(crate) fn close_direct(&self, index: u32) {
         self.release_direct();
         // A ring that is gone has closed it.

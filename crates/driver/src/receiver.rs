@@ -11,7 +11,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use libc::c_int;
 
@@ -126,6 +126,8 @@ pub(crate) struct Receiver {
     front: Option<Lease>,
     account: u32,
     starved_count: u32,
+    /// Those who wait for the step that is in flight.
+    waiting: Vec<Waker>,
 }
 
 /// What a receiver has for a receive of another kind.
@@ -151,6 +153,7 @@ impl Receiver {
             front: None,
             account,
             starved_count: 0,
+            waiting: Vec::new(),
         }
     }
 
@@ -162,7 +165,7 @@ impl Receiver {
         }
         loop {
             if !matches!(self.step, Step::Idle) {
-                return self.poll_step(cx);
+                return self.poll_step_for_all(cx);
             }
             let was_armed = self.multi.is_armed();
             if !was_armed && !self.may_arm() {
@@ -223,6 +226,17 @@ impl Receiver {
             fd: None,
         };
         self.step = Step::Receive(OpFuture::new(receive));
+    }
+
+    /// The op of a step knows one waker only.
+    fn poll_step_for_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Lease>> {
+        let polled = self.poll_step(cx);
+        if polled.is_ready() {
+            self.waiting.drain(..).for_each(Waker::wake);
+        } else if !self.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.waiting.push(cx.waker().clone());
+        }
+        polled
     }
 
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Lease>> {
@@ -310,7 +324,7 @@ impl Receiver {
         /// A cancel ends a receive that waits with the submission of the cancel.
         const TURNS_MAX: u32 = 8;
         let driver = self.multi.operation().driver.clone();
-        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..TURNS_MAX {
             match self.poll_stop(&mut cx) {
                 Poll::Ready(Stopped::Nothing) => return true,

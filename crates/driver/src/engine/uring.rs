@@ -58,13 +58,12 @@ const LEASE_GROUP: u16 = 0;
 
 /// What acts on direct descriptors. Unless the ring has all of them it makes none, since no call
 /// of the process could stand in.
-const DIRECT_OPS: [Opcode; 16] = [
+const DIRECT_OPS: [Opcode; 15] = [
     Opcode::Read,
     Opcode::Write,
     Opcode::Fsync,
     Opcode::Allocate,
     Opcode::Truncate,
-    Opcode::Stat,
     Opcode::Bind,
     Opcode::Listen,
     Opcode::Accept,
@@ -542,6 +541,9 @@ impl Engine for Uring {
         }
         // SAFETY: a close points at nothing.
         unsafe { self.stage(sqe) };
+        // At once, as a descriptor of the process would be: the peer is to see it. An error leaves
+        // it to the next turn.
+        let _ = self.ring.enter();
     }
 
     fn install(&mut self, index: u32) -> io::Result<OwnedFd> {

@@ -94,7 +94,8 @@ unsafe impl Operation for Stat {
 
     fn prepare(&mut self) -> Op {
         Op::Stat {
-            dir: self.handle.as_ref().map_or(Handle::CURRENT_DIR, SharedHandle::handle),
+            // The ring has no form of it for direct descriptors.
+            dir: self.handle.as_ref().map_or(Handle::CURRENT_DIR, SharedHandle::fd_handle),
             path: self.path.as_ptr(),
             flags: self.flags,
             mask: libc::STATX_BASIC_STATS

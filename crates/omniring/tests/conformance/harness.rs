@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use omniring::{Engine, Runtime};
+use omniring::{Builder, Runtime};
 use omniring_driver::{Config, Driver};
 
 /// A case that takes longer hangs.
@@ -19,27 +19,39 @@ const ISOLATED_VARIABLE: &str = "OMNIRING_TEST_ISOLATED";
 
 /// Makes a test of each of these functions (`fn case(runtime: &Runtime)`) for each engine. Those
 /// marked `isolated` run in a process of their own, so that they may count descriptors, threads
-/// and memory.
+/// and memory. `uring` runs twice, the second time with direct descriptors.
 macro_rules! conformance {
-    (@tests $engine:ident, $name:ident, [$($case:ident)*], [$($isolated:ident)*]) => {
+    (
+        @tests $engine:ident $(.$option:ident($value:expr))*,
+        $name:ident, [$($case:ident)*], [$($isolated:ident)*]
+    ) => {
         mod $name {
+            #[allow(dead_code, reason = "a module may have no case")]
+            fn builder() -> omniring::Builder {
+                omniring::Runtime::builder().engine(omniring::Engine::$engine)$(.$option($value))*
+            }
+
             $(
                 #[test]
                 fn $case() {
-                    crate::harness::run(omniring::Engine::$engine, super::$case);
+                    crate::harness::run(builder(), super::$case);
                 }
             )*
             $(
                 #[test]
                 fn $isolated() {
                     let name = concat!(module_path!(), "::", stringify!($isolated));
-                    crate::harness::run_isolated(omniring::Engine::$engine, name, super::$isolated);
+                    crate::harness::run_isolated(builder(), name, super::$isolated);
                 }
             )*
         }
     };
     ($($case:ident),* $(,)? $(; isolated: $($isolated:ident),* $(,)?)?) => {
         conformance!(@tests Uring, uring, [$($case)*], [$($($isolated)*)?]);
+        conformance!(
+            @tests Uring.direct_descriptors(10_000),
+            uring_direct, [$($case)*], [$($($isolated)*)?]
+        );
         conformance!(@tests Epoll, epoll, [$($case)*], [$($($isolated)*)?]);
         conformance!(@tests Threads, threads, [$($case)*], [$($($isolated)*)?]);
         conformance!(@tests Blocking, blocking, [$($case)*], [$($($isolated)*)?]);
@@ -48,9 +60,9 @@ macro_rules! conformance {
 
 pub(crate) use conformance;
 
-/// A runtime on this engine; `None`, said aloud, if it does not start here.
-pub fn runtime(engine: Engine) -> Option<Runtime> {
-    match Runtime::builder().engine(engine).build() {
+/// The runtime; `None`, said aloud, if its engine does not start here.
+fn runtime(builder: Builder) -> Option<Runtime> {
+    match builder.build() {
         Ok(runtime) => Some(runtime),
         Err(error) => {
             skip(&error.to_string());
@@ -67,11 +79,11 @@ pub fn skip(reason: &str) {
 }
 
 /// Runs a case in a thread of its own, in bounded time.
-pub fn run(engine: Engine, case: fn(&Runtime)) {
+pub fn run(builder: Builder, case: fn(&Runtime)) {
     let (done, finished) = mpsc::channel::<()>();
     let thread = std::thread::spawn(move || {
         let _done = done;
-        if let Some(runtime) = runtime(engine) {
+        if let Some(runtime) = runtime(builder) {
             case(&runtime);
         }
     });
@@ -86,9 +98,9 @@ pub fn run(engine: Engine, case: fn(&Runtime)) {
 }
 
 /// Runs a case in a process of its own: this test binary, told to run just that.
-pub fn run_isolated(engine: Engine, name: &str, case: fn(&Runtime)) {
+pub fn run_isolated(builder: Builder, name: &str, case: fn(&Runtime)) {
     if std::env::var_os(ISOLATED_VARIABLE).is_some() {
-        return run(engine, case);
+        return run(builder, case);
     }
     let name = name.split_once("::").expect("the path begins with the crate").1;
     let output = Command::new(std::env::current_exe().expect("the test binary has a path"))
