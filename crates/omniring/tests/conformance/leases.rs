@@ -486,12 +486,12 @@ fn a_runtime_ends_with_receives_in_flight(runtime: &Runtime) {
             let (client, server) = tcp_pair().await;
             let kept = kept.clone();
             send(&client, "unread").await;
-            let _ = spawn(async move {
+            drop(spawn(async move {
                 let lease = server.recv().await.unwrap();
                 kept.borrow_mut().push(lease);
                 let _ = server.recv().await;
-            });
-            let _ = spawn(async move { client.recv().await });
+            }));
+            drop(spawn(async move { client.recv().await }));
         }
         settle().await;
     });
