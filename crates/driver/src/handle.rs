@@ -8,8 +8,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::driver::Driver;
+use crate::engine::Support;
 use crate::lease::Lease;
-use crate::op::Handle;
+use crate::op::{Handle, Opcode};
 use crate::receiver::{Receiver, Stopped};
 
 /// A handle and the driver that carries out its ops. Clones share it; the last one closes it.
@@ -91,6 +92,12 @@ impl SharedHandle {
     pub(crate) fn fd_handle(&self) -> Handle {
         // The op says EBADF if there is none.
         self.fd().map_or(Handle::from_fd(-1), |fd| Handle::from_fd(fd.as_raw_fd()))
+    }
+
+    /// Whether ops of this kind can act on the handle itself: on a direct descriptor only those
+    /// that the ring carries out can.
+    pub(crate) fn is_reachable(&self, opcode: Opcode) -> bool {
+        matches!(self.0.held, Held::Fd(_)) || self.0.driver.support(opcode) == Some(Support::Native)
     }
 
     /// The driver that carries out the handle's ops.

@@ -273,7 +273,11 @@ unsafe impl Operation for OnHandle {
     }
 
     fn prepare(&mut self) -> Op {
-        (self.op)(self.handle.handle(), self.arguments)
+        let op = (self.op)(self.handle.handle(), self.arguments);
+        if self.handle.is_reachable(op.opcode()) {
+            return op;
+        }
+        (self.op)(self.handle.fd_handle(), self.arguments)
     }
 
     fn complete(self, completion: Completion) -> io::Result<u32> {
