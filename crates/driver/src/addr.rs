@@ -50,6 +50,17 @@ impl RawAddr {
         self.len = len.min(ROOM);
     }
 
+    /// Takes an address of so many of these bytes.
+    pub(crate) fn set_bytes(&mut self, bytes: &[u8], len: socklen_t) {
+        let count = bytes.len().min(len as usize).min(ROOM as usize);
+        // SAFETY: the storage has room for so many bytes, any of which are valid there.
+        unsafe {
+            let storage = (&raw mut self.storage).cast::<u8>();
+            storage.copy_from_nonoverlapping(bytes.as_ptr(), count);
+        }
+        self.len = count as socklen_t;
+    }
+
     pub(crate) fn as_out(&mut self) -> (*mut sockaddr, *mut socklen_t) {
         ((&raw mut self.storage).cast(), &raw mut self.len)
     }

@@ -65,6 +65,7 @@ impl Opcode {
             | Opcode::Connect
             | Opcode::Recv
             | Opcode::RecvMulti
+            | Opcode::RecvMsgMulti
             | Opcode::Send
             | Opcode::SendZeroCopy
             | Opcode::RecvMsg
@@ -205,7 +206,9 @@ pub(crate) unsafe fn attempt(op: &Op, attempt: Attempt) -> Outcome {
                 receive(handle, flags, |flags| libc::recvmsg(handle.fd(), msg, flags))
             }
             // The engine takes the buffer before it gets here.
-            Op::RecvMulti { .. } => Outcome::Done(Completion::error(libc::EOPNOTSUPP)),
+            Op::RecvMulti { .. } | Op::RecvMsgMulti { .. } => {
+                Outcome::Done(Completion::error(libc::EOPNOTSUPP))
+            }
             Op::Send { handle, buf, len, flags } | Op::SendZeroCopy { handle, buf, len, flags } => {
                 send(handle, flags, |flags| {
                     libc::send(handle.fd(), buf.cast(), len as usize, flags)

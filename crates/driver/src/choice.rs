@@ -94,7 +94,7 @@ pub struct Config {
     /// its own table, where ops find it with less work, and takes no descriptor of the process
     /// (5.19; those of 6.11 are needed for all ops). 0 is none. Other engines ignore it.
     pub direct_descriptors: u32,
-    /// Bytes in a lease buffer, at least 1.
+    /// Bytes in a lease buffer, 256 to 1,048,576.
     pub lease_len: u32,
     /// The most lease buffers in the pool, 1 to 32,768.
     pub leases_max: u32,
@@ -212,8 +212,8 @@ pub(crate) fn start(config: &Config) -> Result<Chosen, StartError> {
     if config.threads_max == 0 {
         return refuse(Cause::Argument("the pool needs at least 1 thread"));
     }
-    if config.lease_len == 0 {
-        return refuse(Cause::Argument("a lease buffer needs at least 1 byte"));
+    if !(256..=1 << 20).contains(&config.lease_len) {
+        return refuse(Cause::Argument("lease buffers must have between 256 and 1048576 bytes"));
     }
     if !(1..=32_768).contains(&config.leases_max) {
         return refuse(Cause::Argument("lease buffers must be between 1 and 32768"));

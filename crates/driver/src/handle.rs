@@ -7,11 +7,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use libc::c_int;
+
+use crate::addr::RawAddr;
 use crate::driver::Driver;
 use crate::engine::Support;
 use crate::lease::Lease;
 use crate::op::{Handle, Opcode};
-use crate::receiver::{Receiver, Stopped};
+use crate::receiver::{Received, Receiver, Stopped};
 
 /// A handle and the driver that carries out its ops. Clones share it; the last one closes it.
 #[derive(Clone)]
@@ -162,24 +165,34 @@ impl SharedHandle {
     #[inline]
     pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<Lease>> {
         let receiver = &mut *self.0.receiver.borrow_mut();
-        let make = || Box::new(Receiver::new(&self.0.driver, self.handle()));
+        let make = || Box::new(Receiver::new(&self.0.driver, self.handle(), false));
         receiver.get_or_insert_with(make).poll_recv(cx)
     }
 
+    /// The next datagram of a socket in a lease, its sender, and its flags (`MSG_TRUNC`).
+    pub fn poll_recv_from(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<(Lease, RawAddr, c_int)>> {
+        let receiver = &mut *self.0.receiver.borrow_mut();
+        let make = || Box::new(Receiver::new(&self.0.driver, self.handle(), true));
+        receiver.get_or_insert_with(make).poll_recv_from(cx)
+    }
+
     /// For a receive of another kind: what was received before it and has to come first, if
-    /// anything. `take` is handed the bytes and may leave some of them.
+    /// anything. `take` is handed it.
     #[inline]
     pub(crate) fn poll_received<R>(
         &self,
         cx: &mut Context<'_>,
-        take: impl FnOnce(&mut Option<Lease>) -> R,
+        take: impl FnOnce(Received<'_>) -> R,
     ) -> Poll<Result<Option<R>, i32>> {
         match &mut *self.0.receiver.borrow_mut() {
             None => Poll::Ready(Ok(None)),
             Some(receiver) => receiver.poll_stop(cx).map(|stopped| match stopped {
                 Stopped::Nothing => Ok(None),
                 Stopped::Failed(errno) => Err(errno),
-                Stopped::Lease(lease) => Ok(Some(take(lease))),
+                Stopped::Received(received) => Ok(Some(take(received))),
             }),
         }
     }

@@ -181,6 +181,9 @@ ops! {
     /// and again for each arrival: more completions may come as long as
     /// [`Completion::has_more`] says so. `-ENOBUFS` if the pool has none left.
     RecvMulti { handle: Handle }
+    /// As `RecvMulti`, by `recvmsg(2)`: the buffer has a header (`struct io_uring_recvmsg_out`),
+    /// then as much room for the address as `msg` says, then the message.
+    RecvMsgMulti { handle: Handle, msg: *mut msghdr }
     /// As `Send`, without copying where the kernel can. The memory is in use until the second
     /// completion, if [`Completion::has_more`] announces one with the first.
     SendZeroCopy { handle: Handle, buf: *const u8, len: u32, flags: c_int }

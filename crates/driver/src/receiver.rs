@@ -13,8 +13,12 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
-use libc::c_int;
+use std::ptr::null_mut;
 
+use libc::{c_int, iovec, msghdr};
+use linux_raw_sys::io_uring::io_uring_recvmsg_out;
+
+use crate::addr::RawAddr;
 use crate::buf::IoBuf;
 use crate::driver::Driver;
 use crate::engine::Support;
@@ -32,11 +36,69 @@ struct ReceiveMulti {
     driver: Rc<Driver>,
     handle: Handle,
     pool: Rc<LeasePool>,
+    /// The shape of a message, for a socket of datagrams.
+    message: Option<Box<Message>>,
     /// Closed when the last op on it has ended.
     fd: Option<OwnedFd>,
 }
 
-// SAFETY: no pointers; the buffers are the pool's, which lives as long as the ring.
+/// How a datagram and its sender lie in a lease, as the ring lays them out
+/// (`io_uring_prep_recvmsg_multishot(3)`): a header, the address, the payload.
+struct Message {
+    header: msghdr,
+    iov: iovec,
+}
+
+/// Bytes of the header, `struct io_uring_recvmsg_out`: the lengths of address and control data, the
+/// payload's, and the flags, 4 bytes each.
+const HEADER_LEN: usize = size_of::<io_uring_recvmsg_out>();
+/// Room for an address of any family.
+const NAME_LEN: usize = size_of::<libc::sockaddr_storage>();
+/// Where the payload begins.
+const PAYLOAD: usize = HEADER_LEN + NAME_LEN;
+
+impl Message {
+    fn new() -> Box<Message> {
+        // SAFETY: an all-zero header is an empty message.
+        let mut header: msghdr = unsafe { std::mem::zeroed() };
+        header.msg_namelen = NAME_LEN as u32;
+        Box::new(Message { header, iov: iovec { iov_base: null_mut(), iov_len: 0 } })
+    }
+
+    /// Points at a whole lease.
+    fn link(&mut self, lease: &mut Lease) -> *mut msghdr {
+        let (name, payload) = lease[HEADER_LEN..].split_at_mut(NAME_LEN);
+        self.iov = iovec { iov_base: payload.as_mut_ptr().cast(), iov_len: payload.len() };
+        self.header.msg_name = name.as_mut_ptr().cast();
+        self.header.msg_iov = &raw mut self.iov;
+        self.header.msg_iovlen = 1;
+        &raw mut self.header
+    }
+
+    /// Writes the header that the ring would have written.
+    fn seal(&self, lease: &mut Lease, payload_len: u32) {
+        let fields = [self.header.msg_namelen, 0, payload_len, self.header.msg_flags as u32];
+        for (field, at) in fields.into_iter().zip((0..HEADER_LEN).step_by(4)) {
+            lease[at..at + 4].copy_from_slice(&field.to_ne_bytes());
+        }
+    }
+}
+
+/// The payload, the sender and the flags (`MSG_TRUNC`) of a datagram as it lies in a lease.
+fn open(mut lease: Lease) -> (Lease, RawAddr, c_int) {
+    let field = |at: usize| {
+        let bytes = lease[at..at + 4].try_into().expect("four bytes");
+        u32::from_ne_bytes(bytes)
+    };
+    let (name_len, flags) = (field(0), field(12) as c_int);
+    let mut from = RawAddr::none();
+    from.set_bytes(&lease[HEADER_LEN..PAYLOAD], name_len);
+    lease.advance(PAYLOAD);
+    (lease, from, flags)
+}
+
+// SAFETY: the message is on the heap and the operation owns it; the buffers are the pool's, which
+// lives as long as the ring.
 unsafe impl Multishot for ReceiveMulti {
     const READY_MAX: usize = 8;
 
@@ -45,7 +107,10 @@ unsafe impl Multishot for ReceiveMulti {
     }
 
     fn prepare(&mut self) -> Op {
-        Op::RecvMulti { handle: self.handle }
+        match &mut self.message {
+            None => Op::RecvMulti { handle: self.handle },
+            Some(message) => Op::RecvMsgMulti { handle: self.handle, msg: &raw mut message.header },
+        }
     }
 
     fn discard(&mut self, completion: Completion) {
@@ -60,10 +125,12 @@ struct ReceiveOnce {
     driver: Rc<Driver>,
     handle: Handle,
     lease: Lease,
+    message: Option<Box<Message>>,
     fd: Option<OwnedFd>,
 }
 
-// SAFETY: a lease's memory stays where it is, and the operation owns it.
+// SAFETY: a lease's memory stays where it is, the message is on the heap, and the operation owns
+// both.
 unsafe impl Operation for ReceiveOnce {
     type Output = (Completion, Lease);
 
@@ -72,16 +139,23 @@ unsafe impl Operation for ReceiveOnce {
     }
 
     fn prepare(&mut self) -> Op {
-        Op::Recv {
-            handle: self.handle,
-            buf: self.lease.as_mut_ptr(),
-            len: IoBuf::len(&self.lease) as u32,
-            flags: libc::MSG_DONTWAIT,
+        let (handle, flags) = (self.handle, libc::MSG_DONTWAIT);
+        if let Some(message) = &mut self.message {
+            return Op::RecvMsg { handle, msg: message.link(&mut self.lease), flags };
         }
+        let len = IoBuf::len(&self.lease) as u32;
+        Op::Recv { handle, buf: self.lease.as_mut_ptr(), len, flags }
     }
 
-    fn complete(self, completion: Completion) -> (Completion, Lease) {
-        (completion, self.lease)
+    fn complete(mut self, completion: Completion) -> (Completion, Lease) {
+        match &self.message {
+            Some(message) if completion.result >= 0 => {
+                let payload_len = completion.result as u32;
+                message.seal(&mut self.lease, payload_len);
+                (Completion::new((PAYLOAD as u32 + payload_len) as i32), self.lease)
+            }
+            _ => (completion, self.lease),
+        }
     }
 }
 
@@ -133,19 +207,65 @@ pub(crate) struct Receiver {
 /// What a receiver has for a receive of another kind.
 pub(crate) enum Stopped<'a> {
     /// Bytes that come first.
-    Lease(&'a mut Option<Lease>),
+    Received(Received<'a>),
     /// A failure that comes first.
     Failed(c_int),
     /// Nothing, and nothing is in flight.
     Nothing,
 }
 
+/// Bytes, or a datagram, that were received in advance.
+pub(crate) struct Received<'a> {
+    front: &'a mut Option<Lease>,
+    is_datagram: bool,
+}
+
+impl Received<'_> {
+    /// Copies them to where `iov` points: how many, and the sender and flags of a datagram. What
+    /// was copied is gone from here, and so is what a datagram has more; with `MSG_PEEK` in
+    /// `flags` nothing is.
+    ///
+    /// # Safety
+    /// Each of `iov` points at so many bytes that may be written.
+    pub(crate) unsafe fn copy_to(
+        self,
+        iov: &[iovec],
+        flags: c_int,
+    ) -> (usize, Option<(RawAddr, c_int)>) {
+        let lease = self.front.as_mut().expect("handed over because it is there");
+        let start = if self.is_datagram { PAYLOAD } else { 0 };
+        let mut rest = &lease[start..];
+        for part in iov {
+            let count = rest.len().min(part.iov_len);
+            // SAFETY: the caller's contract; a lease's memory is its own.
+            unsafe { std::ptr::copy_nonoverlapping(rest.as_ptr(), part.iov_base.cast(), count) };
+            rest = &rest[count..];
+        }
+        let (left_count, copied) = (rest.len(), lease.len() - start - rest.len());
+        if flags & libc::MSG_PEEK != 0 {
+            return (copied, None);
+        }
+        if self.is_datagram {
+            let (_, from, flags) = open(self.front.take().expect("as above"));
+            let cut = if left_count > 0 { libc::MSG_TRUNC } else { 0 };
+            return (copied, Some((from, flags | cut)));
+        }
+        lease.advance(copied);
+        if left_count == 0 {
+            *self.front = None;
+        }
+        (copied, None)
+    }
+}
+
 impl Receiver {
-    pub(crate) fn new(driver: &Rc<Driver>, handle: Handle) -> Receiver {
+    /// For a stream, or for a socket of datagrams, whose boundaries and senders are kept.
+    pub(crate) fn new(driver: &Rc<Driver>, handle: Handle, of_datagrams: bool) -> Receiver {
         let pool = driver.leases().clone();
         let account = pool.open_account();
         let is_native = driver.support(Opcode::RecvMulti) != Some(Support::Unsupported);
-        let multi = ReceiveMulti { driver: driver.clone(), handle, pool, fd: None };
+        let message = of_datagrams.then(Message::new);
+        let multi = ReceiveMulti { driver: driver.clone(), handle, pool, message, fd: None };
         Receiver {
             multi: OpStream::new(multi),
             step: Step::Idle,
@@ -155,6 +275,18 @@ impl Receiver {
             starved_count: 0,
             waiting: Vec::new(),
         }
+    }
+
+    /// The next datagram, its sender and its flags.
+    pub(crate) fn poll_recv_from(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<(Lease, RawAddr, c_int)>> {
+        self.poll_recv(cx).map_ok(|lease| match lease.is_empty() {
+            // A Unix socket that was shut down.
+            true => (lease, RawAddr::none(), 0),
+            false => open(lease),
+        })
     }
 
     /// The next bytes; an empty lease at the end of a stream.
@@ -223,6 +355,7 @@ impl Receiver {
             driver: operation.driver.clone(),
             handle: operation.handle,
             lease: operation.pool.lease(account),
+            message: operation.message.is_some().then(Message::new),
             fd: None,
         };
         self.step = Step::Receive(OpFuture::new(receive));
@@ -281,7 +414,9 @@ impl Receiver {
     pub(crate) fn poll_stop(&mut self, cx: &mut Context<'_>) -> Poll<Stopped<'_>> {
         loop {
             if self.front.is_some() {
-                return Poll::Ready(Stopped::Lease(&mut self.front));
+                let is_datagram = self.multi.operation().message.is_some();
+                let front = &mut self.front;
+                return Poll::Ready(Stopped::Received(Received { front, is_datagram }));
             }
             let result = match &mut self.step {
                 Step::Idle if !self.multi.is_armed() => return Poll::Ready(Stopped::Nothing),

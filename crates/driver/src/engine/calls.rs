@@ -544,7 +544,7 @@ impl Calls {
 
 impl Engine for Calls {
     fn support(&self, opcode: Opcode) -> Support {
-        if opcode == Opcode::RecvMulti {
+        if matches!(opcode, Opcode::RecvMulti | Opcode::RecvMsgMulti) {
             return Support::Unsupported;
         }
         self.policy.support(opcode.class())

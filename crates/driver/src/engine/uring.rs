@@ -109,7 +109,7 @@ impl Uring {
         // Multishot receives came with 6.0, and with this op, which there is a probe for.
         let has_multishot = has(sys::io_uring_op::IORING_OP_SEND_ZC);
         let has_form = |opcode: Opcode| match opcode {
-            Opcode::AcceptMulti | Opcode::RecvMulti => has_multishot,
+            Opcode::AcceptMulti | Opcode::RecvMulti | Opcode::RecvMsgMulti => has_multishot,
             _ => true,
         };
         let support: [Support; _] = std::array::from_fn(|at| {
@@ -117,7 +117,9 @@ impl Uring {
             match (ring_opcode(opcode), opcode.class()) {
                 (Some(code), _) if has(code) && has_form(opcode) => Support::Native,
                 // What needs it has another way.
-                _ if opcode == Opcode::RecvMulti => Support::Unsupported,
+                _ if matches!(opcode, Opcode::RecvMulti | Opcode::RecvMsgMulti) => {
+                    Support::Unsupported
+                }
                 (_, Class::Instant) => Support::Inline,
                 _ => Support::Offloaded,
             }
@@ -587,7 +589,11 @@ impl Engine for Uring {
         });
         match provided {
             Ok(()) => self.leases = Some(pool.clone()),
-            Err(_) => self.support[Opcode::RecvMulti as usize] = Support::Unsupported,
+            Err(_) => {
+                for opcode in [Opcode::RecvMulti, Opcode::RecvMsgMulti] {
+                    self.support[opcode as usize] = Support::Unsupported;
+                }
+            }
         }
     }
 

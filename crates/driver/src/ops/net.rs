@@ -17,9 +17,9 @@ use crate::buf::{IoBuf, IoBufMut};
 use crate::driver::Driver;
 use crate::future::{OpFuture, Operation};
 use crate::handle::SharedHandle;
-use crate::lease::Lease;
 use crate::multishot::{Multishot, OpStream};
 use crate::op::{Completion, Op};
+use crate::receiver::Received;
 
 /// See [`socket`].
 pub struct Socket {
@@ -331,10 +331,9 @@ unsafe impl<B: IoBufMut> Operation for Recv<B> {
     #[inline]
     fn before(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completion>> {
         let Recv { handle, buf, flags } = self;
-        let take = |lease: &mut Option<Lease>| {
-            let mut iov = iovec_mut(buf);
+        let take = |received: Received<'_>| {
             // SAFETY: the buffer has room for so many bytes, and nobody else uses it.
-            unsafe { take_received(lease, std::slice::from_mut(&mut iov), *flags) }
+            unsafe { received.copy_to(&[iovec_mut(buf)], *flags).0 }
         };
         handle.poll_received(cx, take).map(received)
     }
@@ -362,29 +361,6 @@ fn received(received: Result<Option<usize>, i32>) -> Option<Completion> {
         Ok(Some(count)) => Some(Completion::new(count as i32)),
         Err(errno) => Some(Completion::error(errno)),
     }
-}
-
-/// Copies what was received in advance: how many bytes.
-///
-/// # Safety
-/// Each of `iov` points at so many bytes that may be written.
-unsafe fn take_received(lease: &mut Option<Lease>, iov: &mut [iovec], flags: c_int) -> usize {
-    let received = lease.as_mut().expect("handed over because it is there");
-    let mut copied = 0;
-    for part in iov {
-        let rest = &received[copied..];
-        let count = rest.len().min(part.iov_len);
-        // SAFETY: the caller's contract; a lease's memory is its own.
-        unsafe { std::ptr::copy_nonoverlapping(rest.as_ptr(), part.iov_base.cast(), count) };
-        copied += count;
-    }
-    if flags & libc::MSG_PEEK == 0 {
-        received.advance(copied);
-        if received.is_empty() {
-            *lease = None;
-        }
-    }
-    copied
 }
 
 /// Receives into `buf`, up to its capacity: the bytes received, 0 at the end of the stream.
@@ -563,11 +539,16 @@ unsafe impl<B: IoBufMut> Operation for RecvMsg<B> {
     }
 
     fn before(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completion>> {
-        let RecvMsg { handle, bufs, flags, .. } = self;
-        let take = |lease: &mut Option<Lease>| {
-            let mut iov: Vec<iovec> = bufs.iter_mut().map(iovec_mut).collect();
+        let RecvMsg { handle, bufs, flags, message } = self;
+        let take = |received: Received<'_>| {
+            let iov: Vec<iovec> = bufs.iter_mut().map(iovec_mut).collect();
             // SAFETY: the buffers have room for so many bytes, and nobody else uses them.
-            unsafe { take_received(lease, &mut iov, *flags) }
+            let (count, datagram) = unsafe { received.copy_to(&iov, *flags) };
+            if let Some((from, flags)) = datagram {
+                (message.header.msg_namelen, message.header.msg_flags) = (from.len(), flags);
+                message.addr = from;
+            }
+            count
         };
         handle.poll_received(cx, take).map(received)
     }

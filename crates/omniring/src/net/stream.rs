@@ -1,10 +1,11 @@
 //! What all stream sockets do alike.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use omniring_driver::addr::RawAddr;
 use omniring_driver::{Lease, SharedHandle};
 
 /// The future of the next bytes of a socket. It may be dropped and asked for again without loss.
@@ -29,6 +30,12 @@ impl Future for RecvLease {
     }
 }
 
+/// The next datagram of a socket: its payload and its sender.
+pub(super) async fn recv_datagram(handle: &SharedHandle) -> io::Result<(Lease, RawAddr)> {
+    let (lease, from, _) = poll_fn(|cx| handle.poll_recv_from(cx)).await?;
+    Ok((lease, from))
+}
+
 /// The connections of a listener, one after the other: see `incoming` of the listeners.
 pub struct Incoming<S> {
     pub(super) accepted: omniring_driver::ops::Incoming,
@@ -38,7 +45,7 @@ pub struct Incoming<S> {
 impl<S> Incoming<S> {
     /// The next connection. Dropping the future loses none.
     pub async fn next(&mut self) -> io::Result<S> {
-        let handle = std::future::poll_fn(|cx| self.accepted.poll_next(cx)).await?;
+        let handle = poll_fn(|cx| self.accepted.poll_next(cx)).await?;
         Ok((self.stream)(handle))
     }
 }

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use omniring_driver::addr::RawAddr;
-use omniring_driver::{OpFuture, SharedHandle, ops};
+use omniring_driver::{Lease, OpFuture, SharedHandle, ops};
 
 use super::addrs::first_of;
-use super::stream::socket_conversions;
+use super::stream::{recv_datagram, socket_conversions};
 use super::{ToSocketAddrs, resolve};
 use crate::buf::{IoBuf, IoBufMut};
 use crate::executor::current;
@@ -54,6 +54,20 @@ impl UdpSocket {
     /// From now on sends to, and receives from, this address only.
     pub async fn connect(&self, addrs: impl ToSocketAddrs) -> io::Result<()> {
         first_of(addrs, async |addr| ops::connect(&self.handle, RawAddr::from(addr)).await).await
+    }
+
+    /// The next datagram, in memory that the runtime gives when it is there. What the lease has no
+    /// room for is lost (see `Builder::leases`).
+    ///
+    /// Dropping the future loses nothing: a datagram that arrives is there for the next receive.
+    pub async fn recv(&self) -> io::Result<Lease> {
+        recv_datagram(&self.handle).await.map(|(lease, _)| lease)
+    }
+
+    /// As [`recv`](Self::recv), with the address that it comes from.
+    pub async fn recv_from(&self) -> io::Result<(Lease, SocketAddr)> {
+        let (lease, from) = recv_datagram(&self.handle).await?;
+        Ok((lease, from.to_inet()?))
     }
 
     /// Receives a datagram from the connected address: its length. What `buf` has no room for is

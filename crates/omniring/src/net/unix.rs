@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use omniring_driver::addr::RawAddr;
-use omniring_driver::{OpFuture, SharedHandle, ops};
+use omniring_driver::{Lease, OpFuture, SharedHandle, ops};
 
-use super::stream::{Incoming, RecvLease, socket_conversions, stream_socket};
+use super::stream::{Incoming, RecvLease, recv_datagram, socket_conversions, stream_socket};
 use crate::buf::{IoBuf, IoBufMut};
 use crate::executor::current;
 use crate::io::{AsyncRead, AsyncWrite, close, write_rest};
@@ -182,6 +182,20 @@ impl UnixDatagram {
     /// From now on sends to, and receives from, this path only.
     pub async fn connect(&self, path: impl AsRef<Path>) -> io::Result<()> {
         ops::connect(&self.handle, path_addr(path.as_ref())?).await
+    }
+
+    /// The next datagram, in memory that the runtime gives when it is there. What the lease has no
+    /// room for is lost (see `Builder::leases`).
+    ///
+    /// Dropping the future loses nothing: a datagram that arrives is there for the next receive.
+    pub async fn recv(&self) -> io::Result<Lease> {
+        recv_datagram(&self.handle).await.map(|(lease, _)| lease)
+    }
+
+    /// As [`recv`](Self::recv), with the address that it comes from.
+    pub async fn recv_from(&self) -> io::Result<(Lease, SocketAddr)> {
+        let (lease, from) = recv_datagram(&self.handle).await?;
+        Ok((lease, from.to_unix()?))
     }
 
     /// Receives a datagram from the connected address: its length. What `buf` has no room for is

@@ -9,6 +9,7 @@ mod loopback;
 mod basics;
 mod block;
 mod cancel;
+mod datagrams;
 mod direct;
 mod durable;
 mod files;

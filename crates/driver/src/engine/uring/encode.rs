@@ -35,7 +35,7 @@ pub(super) fn ring_opcode(opcode: Opcode) -> Option<code> {
         Opcode::Recv | Opcode::RecvMulti => code::IORING_OP_RECV,
         Opcode::Send => code::IORING_OP_SEND,
         Opcode::SendZeroCopy => code::IORING_OP_SEND_ZC,
-        Opcode::RecvMsg => code::IORING_OP_RECVMSG,
+        Opcode::RecvMsg | Opcode::RecvMsgMulti => code::IORING_OP_RECVMSG,
         Opcode::SendMsg => code::IORING_OP_SENDMSG,
         Opcode::Shutdown => code::IORING_OP_SHUTDOWN,
         Opcode::Poll => code::IORING_OP_POLL_ADD,
@@ -243,6 +243,16 @@ pub(super) fn encode(op: &Op, user_data: u64, sqe: &mut Sqe) {
                 ioprio: sys::IORING_RECV_MULTISHOT as u16,
                 buf_index: LEASE_GROUP,
                 ..entry(code::IORING_OP_RECV, handle.fd())
+            };
+        }
+        Op::RecvMsgMulti { handle, msg } => {
+            *sqe = Sqe {
+                flags: 1 << (sys::io_uring_sqe_flags_bit::IOSQE_BUFFER_SELECT_BIT as u8),
+                ioprio: sys::IORING_RECV_MULTISHOT as u16,
+                addr: msg as u64,
+                len: 1,
+                buf_index: LEASE_GROUP,
+                ..entry(code::IORING_OP_RECVMSG, handle.fd())
             };
         }
         Op::SendZeroCopy { handle, buf, len, flags } => {
