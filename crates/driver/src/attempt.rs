@@ -566,6 +566,26 @@ fn connect_again(fd: RawFd) -> Outcome {
     }
 }
 
+/// Carries out a call that has no flag against the signal of a peer that is gone (`SIGPIPE`), which
+/// ends a process that does not ignore it. The ring's threads do not take signals.
+fn without_sigpipe(call: impl FnOnce() -> Result<i32, c_int>) -> Result<i32, c_int> {
+    // SAFETY: the sets and the time are locals; all-zero ones are valid.
+    unsafe {
+        let (mut pipe, mut before): (libc::sigset_t, libc::sigset_t) = std::mem::zeroed();
+        libc::sigemptyset(&raw mut pipe);
+        libc::sigaddset(&raw mut pipe, libc::SIGPIPE);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const pipe, &raw mut before);
+        let result = call();
+        if libc::sigismember(&raw const before, libc::SIGPIPE) == 0 {
+            // It may be there even if some bytes were moved before.
+            let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            libc::sigtimedwait(&raw const pipe, std::ptr::null_mut(), &raw const at_once);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        }
+        result
+    }
+}
+
 fn splice(
     from: Handle,
     mut from_offset: i64,
@@ -582,9 +602,10 @@ fn splice(
     let (from_pointer, to_pointer) =
         (offset_pointer(&mut from_offset), offset_pointer(&mut to_offset));
     // SAFETY: the offsets are null or locals.
-    match call(|| unsafe {
+    let splice = || unsafe {
         libc::splice(from.fd(), from_pointer, to.fd(), to_pointer, len as usize, flags)
-    }) {
+    };
+    match without_sigpipe(|| call(splice)) {
         Err(libc::EAGAIN) if !may_block => {
             // One of the two sides was not ready. If both are by now, the wait for the second
             // notices: what it is registered for comes as an event, or came since the attempt.

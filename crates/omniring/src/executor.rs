@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use omniring_driver::{Driver, Unparker};
 
+use crate::net::Pipes;
 use crate::task::{JoinHandle, Task};
 use crate::time::wheel::Wheel;
 
@@ -66,6 +67,8 @@ impl Shared {
 pub(crate) struct Core {
     pub(crate) driver: Rc<Driver>,
     pub(crate) timers: RefCell<Wheel>,
+    /// Between files and sockets.
+    pub(crate) pipes: Pipes,
     /// Room for the wakers of timers that fire.
     due: Cell<Vec<Waker>>,
     shared: Arc<Shared>,
@@ -90,6 +93,11 @@ pub(crate) fn current() -> Rc<Core> {
         Some(core) => core.clone(),
         None => panic!("this needs a runtime: call it inside of Runtime::block_on"),
     })
+}
+
+/// The runtime that the calling code runs in, if it does.
+pub(crate) fn try_current() -> Option<Rc<Core>> {
+    CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
 }
 
 /// Whether the calling code runs in the runtime of `shared`, and so on its thread.
@@ -177,6 +185,7 @@ impl Core {
         Rc::new(Core {
             driver: Rc::new(driver),
             timers: RefCell::new(Wheel::new(omniring_driver::clock::now())),
+            pipes: Pipes::default(),
             due: Cell::default(),
             shared: Arc::new(shared),
             queue: RefCell::new(VecDeque::new()),
@@ -317,6 +326,7 @@ impl Core {
             std::mem::take(&mut remote.woken)
         };
         drop(woken);
+        self.pipes.clear();
         self.driver.shut_down();
     }
 }

@@ -4,6 +4,7 @@ mod dir;
 mod direct;
 mod file;
 mod metadata;
+mod mmap;
 
 use std::ffi::CString;
 use std::io;
@@ -15,6 +16,7 @@ use omniring_driver::ops;
 pub use dir::{DirEntry, ReadDir, read_dir};
 pub use file::{File, OpenOptions};
 pub use metadata::{FileType, Metadata};
+pub use mmap::{Advice, Mmap};
 pub use omniring_driver::ops::ReadMany;
 
 use crate::executor::current;

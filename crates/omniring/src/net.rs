@@ -1,6 +1,7 @@
 //! Sockets: TCP, UDP and Unix.
 
 mod addrs;
+mod send_file;
 mod stream;
 mod tcp;
 mod udp;
@@ -8,6 +9,7 @@ mod unix;
 
 pub use addrs::{ToSocketAddrs, resolve};
 pub use omniring_driver::Lease;
+pub(crate) use send_file::Pipes;
 pub use stream::{Incoming, RecvLease};
 pub use tcp::{TcpListener, TcpStream};
 pub use udp::UdpSocket;

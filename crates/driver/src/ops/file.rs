@@ -439,6 +439,8 @@ pub struct Splice {
     to: SharedHandle,
     to_offset: Option<u64>,
     len: u32,
+    /// Stays open until the op has ended.
+    _other_end: Option<SharedHandle>,
 }
 
 // SAFETY: no pointers.
@@ -476,9 +478,32 @@ pub fn splice(
     to_offset: Option<u64>,
     len: usize,
 ) -> OpFuture<Splice> {
-    let len = op_len(len);
-    let operation = Splice { from: from.clone(), from_offset, to: to.clone(), to_offset, len };
-    OpFuture::new(operation)
+    OpFuture::new(Splice {
+        from: from.clone(),
+        from_offset,
+        to: to.clone(),
+        to_offset,
+        len: op_len(len),
+        _other_end: None,
+    })
+}
+
+/// As [`splice`], out of a pipe into a socket. The pipe's writing end stays open until the op has
+/// ended: while the kernel waits for room in the socket it holds the pipe's lock, and whoever closed
+/// the other end would wait for that, with everything that runs on the thread.
+pub fn splice_to_socket(
+    [reader, writer]: [&SharedHandle; 2],
+    socket: &SharedHandle,
+    len: usize,
+) -> OpFuture<Splice> {
+    OpFuture::new(Splice {
+        from: reader.clone(),
+        from_offset: None,
+        to: socket.clone(),
+        to_offset: None,
+        len: op_len(len),
+        _other_end: Some(writer.clone()),
+    })
 }
 
 /// See [`close`].

@@ -131,6 +131,31 @@ macro_rules! stream_socket {
                 ops::send_zero_copy(&self.handle, buf, 0)
             }
 
+            /// Sends up to `len` bytes of `file` from `offset` in bytes on, without copying them to user
+            /// memory (`splice(2)`, through a pipe of the runtime's): the bytes that the socket took,
+            /// fewer at the end of the file or if an error came after some of them; 0 only at the
+            /// end. What is to be sent after that takes another call.
+            ///
+            /// If the future is dropped, part of them may have been sent.
+            ///
+            /// ```
+            /// # let path = std::env::temp_dir().join(format!("omniring-send-{}", std::process::id()));
+            /// # omniring::Runtime::new()?.block_on(async {
+            /// # omniring::fs::write(&path, "the quick brown fox").await?;
+            /// use omniring::net::UnixStream;
+            /// let (stream, peer) = UnixStream::pair()?;
+            /// let file = omniring::fs::File::open(&path).await?;
+            /// assert_eq!(stream.send_file(&file, 4, 5).await?, 5);
+            /// let (result, buf) = peer.recv_into(Vec::with_capacity(100)).await;
+            /// assert_eq!((result?, &buf[..]), (5, &b"quick"[..]));
+            /// # omniring::fs::remove_file(&path).await
+            /// # })?;
+            /// # Ok::<(), Box<dyn std::error::Error>>(())
+            /// ```
+            pub async fn send_file(&self, file: &File, offset: u64, len: u64) -> io::Result<u64> {
+                send_file(&self.handle, &file.handle, offset, len).await
+            }
+
             /// Ends one or both directions of the connection.
             pub async fn shutdown(&self, how: std::net::Shutdown) -> io::Result<()> {
                 ops::shutdown(&self.handle, how).await.map(drop)
