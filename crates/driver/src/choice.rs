@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::diagnosis::{Diagnosis, Failure, Step};
 use crate::engine::calls::{Calls, Policy};
-use crate::engine::uring::Uring;
+use crate::engine::uring::{Mode, SubmissionThread, Uring};
 use crate::engine::{Engine, prove};
 
 /// The environment variable that overrides a program's choice of engine.
@@ -21,6 +21,9 @@ pub enum EngineName {
     Auto,
     /// io_uring, interrupt-driven.
     Uring,
+    /// io_uring with a thread of the kernel's that takes the submissions: no system call as long as
+    /// it is awake, for a core of its own. It naps when idle ([`Config::submission_idle_time`]).
+    UringSqpoll,
     /// Readiness by `epoll(7)`; file ops on a pool of threads.
     Epoll,
     /// Every op on a pool of threads, as POSIX AIO does.
@@ -31,14 +34,20 @@ pub enum EngineName {
 
 impl EngineName {
     /// Every engine, without `Auto`.
-    pub const ALL: &'static [EngineName] =
-        &[EngineName::Uring, EngineName::Epoll, EngineName::Threads, EngineName::Blocking];
+    pub const ALL: &'static [EngineName] = &[
+        EngineName::Uring,
+        EngineName::UringSqpoll,
+        EngineName::Epoll,
+        EngineName::Threads,
+        EngineName::Blocking,
+    ];
 
     /// The name on a command line.
     pub fn name(self) -> &'static str {
         match self {
             EngineName::Auto => "auto",
             EngineName::Uring => "uring",
+            EngineName::UringSqpoll => "uring-sqpoll",
             EngineName::Epoll => "epoll",
             EngineName::Threads => "threads",
             EngineName::Blocking => "blocking",
@@ -86,6 +95,15 @@ pub struct Config {
     /// Submission queue entries of a ring, 1 to 32,768: how many ops go to the kernel at once.
     /// More ops than that can be in flight.
     pub queue_entries: u32,
+    /// How long the kernel thread that takes submissions goes on looking for more before it naps,
+    /// 1 ms to 1 minute, in whole milliseconds. Only `uring-sqpoll` has one.
+    ///
+    /// Looking takes a whole core. While ops keep coming the gaps between them are far shorter
+    /// than the default, 1 ms, the shortest that the kernel knows; and to wake it costs one system
+    /// call, which `uring` makes for every batch.
+    pub submission_idle_time: Duration,
+    /// The CPU that this thread stays on; any if `None`.
+    pub submission_cpu: Option<u32>,
     /// The most threads of the pool, at least 1.
     pub threads_max: usize,
     /// What the names of the pool's threads start with.
@@ -107,6 +125,8 @@ impl Default for Config {
         Config {
             engine: EngineName::Auto,
             queue_entries: 256,
+            submission_idle_time: Duration::from_millis(1),
+            submission_cpu: None,
             threads_max: 16,
             thread_name: "omniring-pool".to_owned(),
             direct_descriptors: 0,
@@ -140,6 +160,7 @@ impl StartError {
     fn of(engine: EngineName, failure: Failure) -> StartError {
         let diagnosis = match engine {
             EngineName::Uring => Diagnosis::of_ring(&failure),
+            EngineName::UringSqpoll => Diagnosis::of_ring_with_thread(&failure),
             _ => Diagnosis::of_calls(&failure),
         };
         StartError { engine, cause: Cause::Failure(failure, diagnosis) }
@@ -209,6 +230,10 @@ pub(crate) fn start(config: &Config) -> Result<Chosen, StartError> {
     if !(1..=32_768).contains(&config.queue_entries) {
         return refuse(Cause::Argument("queue entries must be between 1 and 32768"));
     }
+    if !(1..=60_000).contains(&config.submission_idle_time.as_millis()) {
+        let what = "the submission thread's idle time must be between 1 ms and 1 minute";
+        return refuse(Cause::Argument(what));
+    }
     if config.threads_max == 0 {
         return refuse(Cause::Argument("the pool needs at least 1 thread"));
     }
@@ -273,12 +298,21 @@ fn make(name: EngineName, config: &Config) -> Result<Made, Failure> {
         Ok(engine) => Ok((Box::new(engine) as Box<_>, None)),
         Err(error) => Err(Failure { step: Step::SetUp, error }),
     };
+    let uring = |mode| {
+        let engine = Uring::new(config, mode)?;
+        let remark = engine.remark();
+        Ok((Box::new(engine) as Box<_>, remark))
+    };
+    let submission_thread = SubmissionThread {
+        idle_ms: config.submission_idle_time.as_millis() as u32,
+        cpu: config.submission_cpu,
+    };
     match name {
         EngineName::Auto => unreachable!("resolved by the caller"),
-        EngineName::Uring => Uring::new(config).map(|engine| {
-            let remark = engine.remark();
-            (Box::new(engine) as Box<_>, remark)
-        }),
+        EngineName::Uring => uring(Mode::default()),
+        EngineName::UringSqpoll => {
+            uring(Mode { thread: Some(submission_thread), ..Mode::default() })
+        }
         EngineName::Epoll => calls(Policy::Epoll),
         EngineName::Threads => calls(Policy::Threads),
         EngineName::Blocking => calls(Policy::Blocking),

@@ -93,6 +93,17 @@ impl Diagnosis {
         }
     }
 
+    /// As `of_ring`, of a ring whose submissions a thread of the kernel's takes.
+    pub(crate) fn of_ring_with_thread(failure: &Failure) -> Diagnosis {
+        match (failure.step, failure.error.raw_os_error()) {
+            (Step::SetUp, Some(libc::EINVAL)) => Diagnosis::new(
+                "io_uring_setup refuses a submission thread, or the CPU for it (EINVAL)",
+                "a CPU that is online and allowed to this process, or none named; or engine 'uring'",
+            ),
+            _ => Diagnosis::of_ring(failure),
+        }
+    }
+
     /// Why an engine of plain system calls does not work.
     pub(crate) fn of_calls(failure: &Failure) -> Diagnosis {
         let error = &failure.error;

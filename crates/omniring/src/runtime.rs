@@ -54,6 +54,22 @@ impl Builder {
         self
     }
 
+    /// For the engine `uring-sqpoll`, and ignored by others: how long the kernel thread that takes
+    /// submissions looks for more before it naps, 1 ms (the default) to 1 minute, in whole
+    /// milliseconds. Looking takes a whole core; a thread that naps costs a system call to wake.
+    pub fn submission_idle_time(mut self, time: Duration) -> Builder {
+        self.config.submission_idle_time = time;
+        self
+    }
+
+    /// For the engine `uring-sqpoll`, and ignored by others: the CPU, from 0, that the kernel
+    /// thread stays on (without this, any that the process may use). `build` fails if it is
+    /// offline or not allowed to the process.
+    pub fn submission_cpu(mut self, cpu: u32) -> Builder {
+        self.config.submission_cpu = Some(cpu);
+        self
+    }
+
     /// The most threads, at least 1 (default 16), for calls that block: `spawn_blocking`, and
     /// ops that the engine has no other way for. They start when needed. Where there are several,
     /// one of them is kept for ops.

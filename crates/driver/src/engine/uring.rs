@@ -1,4 +1,5 @@
-//! The `uring` engine: io_uring, interrupt-driven.
+//! The `uring` engine: io_uring, interrupt-driven; and `uring-sqpoll`, the same with a thread of the
+//! kernel's that takes the submissions.
 //!
 //! Ops are staged in the submission queue as they come; a turn of the loop makes one system call
 //! that submits them, runs what the kernel deferred and waits. What the kernel at hand has no
@@ -29,6 +30,7 @@ use self::encode::{
     encode, encode_cancel, encode_close_direct, encode_install, encode_poll_always, ring_opcode,
 };
 use self::ring::{Cqe, LINK, Ring, RingWait, Sqe};
+pub(crate) use self::ring::{Mode, SubmissionThread};
 use super::{Engine, Refused, Submitted, Support, Wait};
 use crate::attempt::{Attempt, Class, Outcome, attempt};
 use crate::choice::Config;
@@ -95,14 +97,21 @@ pub(crate) struct Uring {
     direct_max: u32,
     /// Its buffers are the kernel's to write to as long as the ring exists (INV-BUF).
     leases: Option<Rc<LeasePool>>,
+    /// What was cancelled on a ring with a thread of the kernel's, and when to repeat it.
+    cancels: Vec<Key>,
+    repeat_at: Option<Instant>,
 }
+
+/// An op is out of reach for a cancel for moments only.
+const REPEAT_AFTER: Duration = Duration::from_millis(1);
 
 impl Uring {
     /// Sets up a ring, if it must be with fewer entries than asked for.
-    pub(crate) fn new(config: &Config) -> Result<Uring, Failure> {
+    pub(crate) fn new(config: &Config, mode: Mode) -> Result<Uring, Failure> {
         let Config { queue_entries: entry_count, threads_max, ref thread_name, .. } = *config;
+        let make = |entries, completions| Ring::new(entries, completions, mode);
         let (mut ring, entry_count_got) =
-            within_memory(entry_count, Ring::new).map_err(Failure::at(Step::SetUp))?;
+            within_memory(entry_count, make).map_err(Failure::at(Step::SetUp))?;
         let notifier = Arc::new(Notifier::new().map_err(Failure::at(Step::SetUp))?);
         let in_kernel = ring.probe().map_err(Failure::at(Step::Register))?;
         let has = |code: sys::io_uring_op| in_kernel.get(code as usize) == Some(&true);
@@ -144,6 +153,8 @@ impl Uring {
             backlog: VecDeque::new(),
             ended: Vec::new(),
             outcomes: Vec::new(),
+            cancels: Vec::new(),
+            repeat_at: None,
         })
     }
 
@@ -230,6 +241,51 @@ impl Uring {
         Submitted::Done(completion)
     }
 
+    fn stage_cancel(&mut self, user_data: u64) {
+        let mut sqe = encode_cancel(user_data);
+        sqe.user_data = CANCEL;
+        if self.ring.has_skip_success() {
+            sqe.flags = SKIP_SUCCESS;
+        }
+        // SAFETY: a cancel points at nothing.
+        unsafe { self.stage(sqe) };
+    }
+
+    /// Cancels an op that the kernel's thread carries out. On a ring without one nothing goes on
+    /// before the next entry, which the cancel takes part in; the thread, before it comes to a
+    /// cancel in the queue, would still take a connection, or data. What is not found may be in
+    /// the queue, where the cancel that is staged follows it.
+    #[cold]
+    fn cancel_at_once(&mut self, user_data: u64) {
+        if !self.ring.cancel_now(user_data) {
+            self.stage_cancel(user_data);
+            // An error here comes back with the turn's entry.
+            let _ = self.ring.enter();
+        }
+    }
+
+    /// Repeats the cancels of ops that are still in flight: on its way from the kernel's thread to
+    /// a worker, or back, an op is where no cancel finds it. Bounds the wait by the next time.
+    #[cold]
+    fn repeat_cancels(&mut self, wait: Wait, table: &mut Table) -> Wait {
+        self.cancels.retain(|&key| table.is_in_flight(key));
+        if self.cancels.is_empty() {
+            self.repeat_at = None;
+            return wait;
+        }
+        let now = crate::clock::now();
+        if self.repeat_at.is_some_and(|at| at <= now) {
+            self.repeat_at = None;
+            for at in 0..self.cancels.len() {
+                self.cancel_at_once(self.cancels[at].to_user_data());
+            }
+        }
+        let repeat_at = *self.repeat_at.get_or_insert(now + REPEAT_AFTER);
+        let Wait::Until { deadline, .. } = wait else { return wait };
+        let deadline = Some(deadline.map_or(repeat_at, |deadline| deadline.min(repeat_at)));
+        Wait::Until { deadline, batch_count: 1, batch_time: Duration::ZERO }
+    }
+
     /// Keeps a poll of the notifier armed while the driver waits.
     fn arm_notifier(&mut self) {
         if !self.is_notifiable {
@@ -298,6 +354,9 @@ impl Uring {
         };
         let timeout = deadline.map(|at| at.saturating_duration_since(crate::clock::now()));
         if !idle || timeout == Some(Duration::ZERO) || !self.backlog.is_empty() {
+            if idle && !self.backlog.is_empty() && self.ring.waits_for_room() {
+                return self.ring.wait_for_room();
+            }
             return self.enter_now();
         }
         let one = RingWait { count: 1, batch_time: Duration::ZERO, timeout };
@@ -459,19 +518,19 @@ impl Engine for Uring {
             self.ended.push((key, Completion::error(libc::ECANCELED)));
             return;
         }
-        let mut sqe = encode_cancel(user_data);
-        sqe.user_data = CANCEL;
-        if self.ring.has_skip_success() {
-            sqe.flags = SKIP_SUCCESS;
+        if self.ring.has_thread() {
+            self.cancel_at_once(user_data);
+            self.cancels.push(key);
+        } else {
+            self.stage_cancel(user_data);
         }
-        // SAFETY: a cancel points at nothing.
-        unsafe { self.stage(sqe) };
     }
 
     fn turn(&mut self, wait: Wait, table: &mut Table) -> io::Result<()> {
         self.pool.flush()?;
         self.take_outcomes();
         self.move_backlog();
+        let wait = if self.cancels.is_empty() { wait } else { self.repeat_cancels(wait, table) };
         if matches!(wait, Wait::Until { .. }) {
             self.arm_notifier();
         }
@@ -621,7 +680,8 @@ mod tests {
     const ENTRIES: u32 = 4;
 
     fn uring() -> Option<Uring> {
-        match Uring::new(&Config { queue_entries: ENTRIES, threads_max: 1, ..Config::default() }) {
+        let config = Config { queue_entries: ENTRIES, threads_max: 1, ..Config::default() };
+        match Uring::new(&config, Mode::default()) {
             Ok(uring) => Some(uring),
             Err(error) => {
                 let required = std::env::var("OMNIRING_REQUIRE").is_ok_and(|value| value == "all");

@@ -196,10 +196,9 @@ fn a_timeout_is_cancelled(runtime: &Runtime) {
     let mut dropped = ops::timeout(&driver, Duration::from_secs(3600));
     assert!(poll_now(&mut dropped).is_pending());
     drop(dropped);
-    for _ in 0..10 {
-        driver.turn(false, None, || false).unwrap();
+    while driver.in_flight_count() > 0 {
+        driver.turn(true, None, || false).unwrap();
     }
-    assert_eq!(driver.in_flight_count(), 0);
 }
 
 fn a_timeout_ends_by_itself(runtime: &Runtime) {

@@ -12,7 +12,7 @@ use omniring::net::{TcpStream, UdpSocket, UnixStream};
 use omniring::time::{now, sleep, timeout};
 use omniring::{AsyncRead, Engine, Runtime, spawn, spawn_blocking, yield_now};
 
-use crate::harness::{conformance, fd_count};
+use crate::harness::{conformance, fd_count, thread_count};
 use crate::loopback::{listener, poll_once, start, tcp_pair};
 
 conformance!(
@@ -390,16 +390,6 @@ fn resident_kib() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-/// Threads of this process without the kernel's own, of which each thread that has used a ring
-/// keeps one until it ends.
-fn thread_count() -> usize {
-    let names = std::fs::read_dir("/proc/self/task").unwrap().filter_map(|task| {
-        // A thread may end before its name is read.
-        std::fs::read_to_string(task.unwrap().path().join("comm")).ok()
-    });
-    names.filter(|name| !name.starts_with("iou-")).count()
 }
 
 /// A thread that has been joined, or has just returned from a call of the user's, may take a

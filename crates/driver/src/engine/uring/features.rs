@@ -17,7 +17,7 @@ use linux_raw_sys::io_uring as sys;
 use sys::io_uring_op as code;
 use sys::io_uring_register_op as register;
 
-use super::ring::{Cqe, Ring, RingWait, Sqe};
+use super::ring::{Cqe, Mode, Ring, RingWait, Sqe};
 use crate::diagnosis::{Failure, Step};
 use crate::system::KernelVersion;
 
@@ -168,7 +168,7 @@ pub(crate) const FEATURES: &[Feature] = &[
 
 /// Whether there is a ring at all: the condition of each feature.
 pub(crate) fn ring_works() -> Result<(), Failure> {
-    let ring = Ring::new(8, 16).map_err(Failure::at(Step::SetUp))?;
+    let ring = Ring::new(8, 16, Mode::default()).map_err(Failure::at(Step::SetUp))?;
     ring.probe().map_err(Failure::at(Step::Register))?;
     let mut bench = Bench::of(ring);
     bench.nop("").map_err(|lack| Failure { step: Step::Prove, error: lack.error })
@@ -400,7 +400,6 @@ fn linked_timeouts() -> Trial {
 
 fn sqpoll() -> Trial {
     let mut bench = Bench::with_flags(sys::IORING_SETUP_SQPOLL)?;
-    bench.ring.wake_thread_at_entry();
     bench.nop("a no-op through the kernel thread")
 }
 
@@ -536,7 +535,7 @@ impl Drop for Bench {
 
 impl Bench {
     fn new() -> Result<Bench, Lack> {
-        Ring::new(8, 16).map(Bench::of).map_err(Lack::at("making a ring"))
+        Ring::new(8, 16, Mode::default()).map(Bench::of).map_err(Lack::at("making a ring"))
     }
 
     fn with_flags(flags: u32) -> Result<Bench, Lack> {

@@ -5,7 +5,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Duration;
 
 use libc::{c_long, c_void};
@@ -68,6 +68,50 @@ const FLAG_LADDER: [u32; 4] = [
     0,
 ];
 
+/// Runs deferred work on the submitter's own entries: not for a ring that a kernel thread submits.
+const TASKRUN_FLAGS: u32 = sys::IORING_SETUP_DEFER_TASKRUN
+    | sys::IORING_SETUP_COOP_TASKRUN
+    | sys::IORING_SETUP_TASKRUN_FLAG;
+
+/// Who submits to a ring, and how completions are found.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Mode {
+    /// A thread of the kernel's takes the submissions (5.11 for everyone and any descriptor).
+    pub(crate) thread: Option<SubmissionThread>,
+    /// The device is polled; there are no interrupts.
+    pub(crate) polls_device: bool,
+    /// It sleeps for a part of the time that a request takes as a rule (6.13).
+    pub(crate) is_hybrid: bool,
+}
+
+/// The kernel thread that takes a ring's submissions.
+#[derive(Clone, Copy)]
+pub(crate) struct SubmissionThread {
+    /// Without submissions for so long, it naps until it is woken.
+    pub(crate) idle_ms: u32,
+    pub(crate) cpu: Option<u32>,
+}
+
+impl Mode {
+    /// The set-up flags of this mode, for one rung of the ladder.
+    fn flags(&self, rung: u32) -> u32 {
+        let mut flags = rung;
+        if let Some(thread) = &self.thread {
+            flags = (flags & !TASKRUN_FLAGS) | sys::IORING_SETUP_SQPOLL;
+            if thread.cpu.is_some() {
+                flags |= sys::IORING_SETUP_SQ_AFF;
+            }
+        }
+        if self.polls_device {
+            flags |= sys::IORING_SETUP_IOPOLL;
+        }
+        if self.is_hybrid {
+            flags |= sys::IORING_SETUP_HYBRID_IOPOLL;
+        }
+        flags
+    }
+}
+
 /// A mapping of memory shared with the kernel.
 struct Mapping {
     start: NonNull<c_void>,
@@ -118,6 +162,8 @@ pub(crate) struct Ring {
     enter_fd: RawFd,
     enter_flags: u32,
     features: u32,
+    /// A kernel thread consumes the submissions, at its own time.
+    has_thread: bool,
     _rings: Mapping,
     _sqes: Mapping,
     sq_head: *const AtomicU32,
@@ -141,15 +187,19 @@ pub(crate) struct Ring {
 impl Ring {
     /// Sets up a ring with room for `entry_count` submissions and `completion_count` completions,
     /// each rounded up to a power of two.
-    pub(crate) fn new(entry_count: u32, completion_count: u32) -> io::Result<Ring> {
+    pub(crate) fn new(entry_count: u32, completion_count: u32, mode: Mode) -> io::Result<Ring> {
         let mut last_error = io::Error::from_raw_os_error(libc::EINVAL);
-        for flags in FLAG_LADDER {
-            match Ring::with_flags(entry_count, completion_count, flags) {
+        for rung in FLAG_LADDER {
+            match Ring::on_rung(entry_count, completion_count, rung, mode) {
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last_error = error,
                 result => return result,
             }
         }
         Err(last_error)
+    }
+
+    fn on_rung(entry_count: u32, completion_count: u32, rung: u32, mode: Mode) -> io::Result<Ring> {
+        Ring::set_up(entry_count, completion_count, mode.flags(rung), mode.thread)
     }
 
     /// A ring with exactly these set-up flags.
@@ -158,10 +208,23 @@ impl Ring {
         completion_count: u32,
         flags: u32,
     ) -> io::Result<Ring> {
+        Ring::set_up(entry_count, completion_count, flags, None)
+    }
+
+    fn set_up(
+        entry_count: u32,
+        completion_count: u32,
+        flags: u32,
+        thread: Option<SubmissionThread>,
+    ) -> io::Result<Ring> {
         // SAFETY: the all-zero parameters are the defaults.
         let mut params: sys::io_uring_params = unsafe { std::mem::zeroed() };
         params.flags = flags | sys::IORING_SETUP_CLAMP | sys::IORING_SETUP_CQSIZE;
         params.cq_entries = completion_count;
+        if let Some(thread) = thread {
+            params.sq_thread_idle = thread.idle_ms;
+            params.sq_thread_cpu = thread.cpu.unwrap_or(0);
+        }
         // SAFETY: the parameters are a local.
         let fd = unsafe {
             libc::syscall(libc::SYS_io_uring_setup, entry_count as c_long, &raw mut params)
@@ -203,6 +266,7 @@ impl Ring {
             enter_flags: 0,
             fd,
             features: params.features,
+            has_thread: flags & sys::IORING_SETUP_SQPOLL != 0,
             sq_head: rings.at(params.sq_off.head),
             sq_tail: rings.at(params.sq_off.tail),
             sq_flags: rings.at(params.sq_off.flags),
@@ -225,6 +289,15 @@ impl Ring {
         }
         ring.register_own_fd();
         Ok(ring)
+    }
+
+    /// Gives the registered index back, which else holds the ring until the thread ends.
+    fn unregister_own_fd(&mut self) {
+        let mut update =
+            sys::io_uring_rsrc_update { offset: self.enter_fd as u32, resv: 0, data: 0 };
+        let operation = sys::io_uring_register_op::IORING_UNREGISTER_RING_FDS;
+        // SAFETY: one update, a local.
+        let _ = unsafe { self.register(operation, (&raw mut update).cast(), 1) };
     }
 
     /// Spares the kernel looking the descriptor up at each entry (5.18).
@@ -351,11 +424,6 @@ impl Ring {
         self.features & sys::IORING_FEAT_MIN_TIMEOUT != 0
     }
 
-    /// Has each entry wake the kernel thread that takes the submissions (SQPOLL), which naps.
-    pub(crate) fn wake_thread_at_entry(&mut self) {
-        self.enter_flags |= sys::IORING_ENTER_SQ_WAKEUP;
-    }
-
     /// Whether the ring is entered by an index instead of a descriptor (5.18).
     pub(crate) fn has_registered_fd(&self) -> bool {
         self.enter_flags & sys::IORING_ENTER_REGISTERED_RING != 0
@@ -369,6 +437,18 @@ impl Ring {
     /// Whether a submission can ask for a completion in case of failure only (5.17).
     pub(crate) fn has_skip_success(&self) -> bool {
         self.features & sys::IORING_FEAT_CQE_SKIP != 0
+    }
+
+    /// Whether a thread of the kernel's takes the submissions.
+    #[inline]
+    pub(crate) fn has_thread(&self) -> bool {
+        self.has_thread
+    }
+
+    /// Whether [`Ring::wait_for_room`] waits: a kernel thread submits, and it does so even while
+    /// completions have no room. Kernels before 5.17 are not asked to, since some hold back.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.has_thread && self.has_skip_success() && !self.has_overflow()
     }
 
     /// Entries filled in and not yet consumed by the kernel.
@@ -488,8 +568,49 @@ impl Ring {
 
     /// Hands over what is staged and runs what the kernel has deferred, without waiting.
     pub(crate) fn enter(&mut self) -> io::Result<()> {
+        if self.has_thread && self.hand_over() == 0 && !self.needs_entry() {
+            return Ok(());
+        }
         // SAFETY: no argument.
         unsafe { self.enter_raw(0, 0, std::ptr::null(), 0) }
+    }
+
+    /// Waits until the kernel thread has taken at least one of the entries of a full queue.
+    pub(crate) fn wait_for_room(&mut self) -> io::Result<()> {
+        // SAFETY: no argument.
+        unsafe { self.enter_raw(0, sys::IORING_ENTER_SQ_WAIT, std::ptr::null(), 0) }
+    }
+
+    /// Cancels what waits under this user data, by a call of its own (6.0). False if it was not
+    /// found, or is carried out at this moment.
+    pub(crate) fn cancel_now(&mut self, user_data: u64) -> bool {
+        let mut cancel = sys::io_uring_sync_cancel_reg {
+            addr: user_data,
+            fd: -1,
+            flags: 0,
+            timeout: sys::__kernel_timespec { tv_sec: 0, tv_nsec: 0 },
+            opcode: 0,
+            pad: [0; 7],
+            pad2: [0; 3],
+        };
+        let operation = sys::io_uring_register_op::IORING_REGISTER_SYNC_CANCEL;
+        // SAFETY: one request, a local.
+        unsafe { self.register(operation, (&raw mut cancel).cast(), 1) }.is_ok()
+    }
+
+    /// Shows the kernel what is staged. The flags say whether its thread naps and has to be woken.
+    fn hand_over(&mut self) -> u32 {
+        // SAFETY: our tail lives as long as the mapping; the release makes the entries visible.
+        unsafe { (*self.sq_tail).store(self.sq_tail_local, Ordering::Release) };
+        if !self.has_thread {
+            return 0;
+        }
+        // The thread announces its nap and then looks at the tail once more; we write the tail and
+        // then look at the announcement. With a full fence between, one of us sees the other.
+        fence(Ordering::SeqCst);
+        // SAFETY: the flags live as long as the mapping.
+        let flags = unsafe { (*self.sq_flags).load(Ordering::Relaxed) };
+        if flags & sys::IORING_SQ_NEED_WAKEUP != 0 { sys::IORING_ENTER_SQ_WAKEUP } else { 0 }
     }
 
     /// Hands over what is staged and waits. That the time is over is no error.
@@ -528,8 +649,7 @@ impl Ring {
         arg: *const c_void,
         arg_len: usize,
     ) -> io::Result<()> {
-        // SAFETY: our tail lives as long as the mapping; the release makes the entries visible.
-        unsafe { (*self.sq_tail).store(self.sq_tail_local, Ordering::Release) };
+        let flags = flags | self.hand_over();
         let submit_count = self.staged_count();
         // SAFETY: the caller's contract; the entries' own memory is INV-BUF's.
         let result = unsafe {
@@ -544,7 +664,7 @@ impl Ring {
             )
         };
         if result >= 0 {
-            if (result as u32) < submit_count {
+            if (result as u32) < submit_count && !self.has_thread {
                 self.mend_cut_link();
             }
             return Ok(());
@@ -552,6 +672,14 @@ impl Ring {
         match errno() {
             libc::EINTR => Ok(()),
             errno => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if self.has_registered_fd() {
+            self.unregister_own_fd();
         }
     }
 }
