@@ -20,7 +20,8 @@ use omniring::fs::{self, File, OpenOptions};
 use omniring::net::UnixStream;
 use omniring::{AsyncRead, AsyncWrite, Engine, OpFuture, Operation, Runtime, yield_now};
 
-const ENGINES: [Engine; 4] = [Engine::Uring, Engine::Epoll, Engine::Threads, Engine::Blocking];
+const ENGINES: [Engine; 5] =
+    [Engine::Uring, Engine::UringSqpoll, Engine::Epoll, Engine::Threads, Engine::Blocking];
 const STEPS: usize = 150;
 const NAMES: [&str; 12] =
     ["a", "b", "c", "d", "d/a", "d/b", "d/e", "d/e/a", "nothing/a", "a/below", "l", "."];

@@ -664,6 +664,8 @@ impl Ring {
             )
         };
         if result >= 0 {
+            // A kernel thread's call always says that it took all; what it takes at one time is what
+            // it was shown at one time.
             if (result as u32) < submit_count && !self.has_thread {
                 self.mend_cut_link();
             }
