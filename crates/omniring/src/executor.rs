@@ -25,16 +25,12 @@ thread_local! {
     /// The runtime that this thread is in.
     static CURRENT: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
 
-    static LOCAL: Local = const {
-        Local { owner: Cell::new(std::ptr::null()), queue: RefCell::new(VecDeque::new()) }
-    };
-}
+    /// Which runtime that is: only to be compared. Without a destructor, it is there for wakers
+    /// that are used in destructors at the thread's end.
+    static OWNER: Cell<*const Shared> = const { Cell::new(std::ptr::null()) };
 
-/// The queue of the runtime that the thread is in.
-struct Local {
-    /// Which runtime that is: only to be compared.
-    owner: Cell<*const Shared>,
-    queue: RefCell<VecDeque<Task>>,
+    /// The queue of the runtime that the thread is in.
+    static QUEUE: RefCell<VecDeque<Task>> = const { RefCell::new(VecDeque::new()) };
 }
 
 /// What other threads may use of a runtime.
@@ -103,14 +99,13 @@ pub(crate) fn try_current() -> Option<Rc<Core>> {
 /// Whether the calling code runs in the runtime of `shared`, and so on its thread.
 #[inline]
 pub(crate) fn is_current(shared: &Arc<Shared>) -> bool {
-    // The thread's variable may be gone when a waker is used in a destructor at its end.
-    LOCAL.try_with(|local| local.owner.get() == Arc::as_ptr(shared)).unwrap_or(false)
+    OWNER.get() == Arc::as_ptr(shared)
 }
 
 /// Puts a task of the current runtime in its queue.
 #[inline]
 pub(crate) fn push_local(task: Task) {
-    LOCAL.with(|local| local.queue.borrow_mut().push_back(task));
+    QUEUE.with_borrow_mut(|queue| queue.push_back(task));
 }
 
 /// Puts a task in its runtime's remote queue, from any thread.
@@ -131,10 +126,8 @@ pub(crate) struct Entered(());
 impl Drop for Entered {
     fn drop(&mut self) {
         let Some(core) = CURRENT.with_borrow_mut(Option::take) else { return };
-        LOCAL.with(|local| {
-            local.owner.set(std::ptr::null());
-            local.queue.swap(&core.queue);
-        });
+        OWNER.set(std::ptr::null());
+        QUEUE.with(|queue| queue.swap(&core.queue));
     }
 }
 
@@ -202,10 +195,8 @@ impl Core {
             assert!(current.is_none(), "a runtime cannot run inside of another: use spawn");
             *current = Some(self.clone());
         });
-        LOCAL.with(|local| {
-            local.owner.set(Arc::as_ptr(&self.shared));
-            local.queue.swap(&self.queue);
-        });
+        OWNER.set(Arc::as_ptr(&self.shared));
+        QUEUE.with(|queue| queue.swap(&self.queue));
         Entered(())
     }
 
@@ -254,7 +245,7 @@ impl Core {
 
     fn run_tasks(&self) {
         for _ in 0..TASKS_PER_TURN {
-            let next = LOCAL.with(|local| local.queue.borrow_mut().pop_front());
+            let next = QUEUE.with_borrow_mut(VecDeque::pop_front);
             let Some(task) = next else { return };
             let index = task.index();
             if task.run() {
@@ -286,7 +277,7 @@ impl Core {
     /// Submits, waits if there is nothing else to do, reaps, and wakes whose deadline has passed.
     fn turn(&self) {
         let deadline = self.timers.borrow().next_deadline();
-        let idle = LOCAL.with(|local| local.queue.borrow().is_empty());
+        let idle = QUEUE.with_borrow(VecDeque::is_empty);
         let turned = self.driver.turn(idle, deadline, || self.shared.has_work());
         if let Err(error) = turned {
             // The engine is beyond use: no op would ever complete again.
@@ -318,7 +309,7 @@ impl Core {
             };
             task.shut_down();
         }
-        let queue = LOCAL.with(|local| local.queue.take());
+        let queue = QUEUE.take();
         drop(queue);
         let woken = {
             let mut remote = self.shared.remote();

@@ -5,7 +5,9 @@
 //! used, without atomic operations. Other threads hold references (in wakers) and wake.
 //!
 //! The one atomic word counts references: the executor's list has one, so has each entry of a
-//! queue, the join handle, and each waker. Whoever lets the last one go frees the memory. That
+//! queue, the join handle, and each waker. The entry's goes on to the first waker that is cloned
+//! while the task is polled, which nearly always is the one that is woken next: so counting costs
+//! nothing then. Whoever lets the last one go frees the memory. That
 //! may be any thread, so the future and the output must be gone by then: the executor drops the
 //! future on its own thread when it completes, is aborted, or when the runtime ends, and the join
 //! handle, which cannot leave the thread, takes or drops the output.
@@ -79,6 +81,12 @@ impl std::fmt::Display for JoinError {
 }
 
 impl std::error::Error for JoinError {}
+
+thread_local! {
+    /// The task that is being polled, as long as the reference that its queue entry had is there
+    /// to be taken by a waker. Only to be compared.
+    static SPARE: Cell<*const Header> = const { Cell::new(std::ptr::null()) };
+}
 
 /// What every task begins with, whatever its future.
 struct Header {
@@ -289,6 +297,7 @@ impl Task {
     }
 
     /// Puts the task in the local queue if it is not there, on the runtime's thread.
+    #[inline]
     fn schedule(self) {
         let header = self.header();
         if !header.completed.get() && !header.scheduled.replace(true) {
@@ -297,38 +306,59 @@ impl Task {
     }
 
     /// Wakes the task, from any thread.
+    #[inline]
     fn wake(self) {
-        let header = self.header();
-        if executor::is_current(&header.shared) {
+        if executor::is_current(&self.header().shared) {
             self.schedule();
-        } else if header.state.fetch_or(REMOTE, AcqRel) & REMOTE == 0 {
+        } else {
+            self.wake_remotely();
+        }
+    }
+
+    #[inline(never)]
+    fn wake_remotely(self) {
+        if self.header().state.fetch_or(REMOTE, AcqRel) & REMOTE == 0 {
             executor::push_remote(self);
         }
     }
 
     /// Runs the task, which came out of the local queue. True if it completed and belongs out of
-    /// the executor's list.
+    /// the executor's list, which holds it as long as this runs.
+    #[inline]
     pub(crate) fn run(self) -> bool {
-        let header = self.header();
+        let task = ManuallyDrop::new(self);
+        let header = task.header();
         header.scheduled.set(false);
-        if header.completed.get() {
-            return false;
-        }
-        let completed = if header.aborted.get() {
+        let (completed, kept) = if header.completed.get() {
+            (false, true)
+        } else if header.aborted.get() {
             // SAFETY: on the runtime's thread, and the future is there.
-            unsafe { (header.vtable.abort)(self.0) };
-            true
+            unsafe { (header.vtable.abort)(task.0) };
+            (true, true)
         } else {
-            // SAFETY: the waker borrows this reference; it is not dropped.
-            let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw_waker(self.0)) });
-            let mut cx = Context::from_waker(&waker);
-            // SAFETY: on the runtime's thread, and the future is there.
-            unsafe { (header.vtable.poll)(self.0, &mut cx) }
+            task.poll()
         };
         if completed {
-            self.complete();
+            task.complete();
+        }
+        if kept {
+            drop(ManuallyDrop::into_inner(task));
         }
         completed
+    }
+
+    /// Polls the future. Whether it is gone, and whether the reference of the queue's entry is
+    /// still there: it goes to the first waker that is cloned meanwhile.
+    #[inline]
+    fn poll(&self) -> (bool, bool) {
+        let this = self.0.as_ptr().cast_const();
+        let outer = SPARE.replace(this);
+        // SAFETY: the waker borrows the reference of the executor's list; it is not dropped.
+        let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw_waker(self.0)) });
+        let mut cx = Context::from_waker(&waker);
+        // SAFETY: on the runtime's thread, and the future is there. No panic comes out of it.
+        let completed = unsafe { (self.header().vtable.poll)(self.0, &mut cx) };
+        (completed, SPARE.replace(outer) == this)
     }
 
     fn complete(&self) {
@@ -389,8 +419,14 @@ unsafe fn drop_reference(header: NonNull<Header>) {
 }
 
 impl Clone for Task {
+    #[inline]
     fn clone(&self) -> Task {
-        self.header().state.fetch_add(REFERENCE, Relaxed);
+        // The thread polls the task, and its queue entry's reference is to spare.
+        if SPARE.get() == self.0.as_ptr().cast_const() {
+            SPARE.set(std::ptr::null());
+        } else {
+            self.header().state.fetch_add(REFERENCE, Relaxed);
+        }
         Task(self.0)
     }
 }
