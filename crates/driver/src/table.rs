@@ -89,6 +89,16 @@ struct Multi {
 }
 
 impl State {
+    /// Replaces a state that owns nothing: an assignment would ask what there is to drop.
+    #[inline]
+    fn overwrite(&mut self, new: State) {
+        debug_assert!(matches!(
+            self,
+            State::Free { .. } | State::Waiting { waker: None } | State::Done { .. }
+        ));
+        std::mem::forget(std::mem::replace(self, new));
+    }
+
     fn is_in_flight(&self) -> bool {
         match self {
             State::Waiting { .. } | State::Orphaned { .. } => true,
@@ -156,27 +166,25 @@ impl Table {
     pub(crate) fn insert(&mut self, bounded: bool) -> Key {
         self.in_flight_count += 1;
         self.bounded_count += usize::from(bounded);
-        let state = State::Waiting { waker: None };
         let index = self.first_free;
-        let generation = if let Some(slot) = self.slots.get_mut(index as usize) {
-            let State::Free { next_free } = slot.state else {
-                unreachable!("the free list holds free slots only")
-            };
-            self.first_free = next_free;
-            slot.state = state;
-            slot.bounded = bounded;
-            slot.generation
-        } else {
-            return self.grow(bounded, state);
+        let Some(slot) = self.slots.get_mut(index as usize) else {
+            return self.grow(bounded);
         };
-        Key::pack(index, generation, bounded)
+        let State::Free { next_free } = slot.state else {
+            unreachable!("the free list holds free slots only")
+        };
+        self.first_free = next_free;
+        slot.state.overwrite(State::Waiting { waker: None });
+        slot.bounded = bounded;
+        Key::pack(index, slot.generation, bounded)
     }
 
     #[cold]
-    fn grow(&mut self, bounded: bool, state: State) -> Key {
+    #[inline(never)]
+    fn grow(&mut self, bounded: bool) -> Key {
         let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 ops in flight");
         assert!(index < NO_SLOT);
-        self.slots.push(Slot { generation: 0, bounded, state });
+        self.slots.push(Slot { generation: 0, bounded, state: State::Waiting { waker: None } });
         Key::pack(index, 0, bounded)
     }
 
@@ -202,9 +210,10 @@ impl Table {
         let Some(slot) = slot_of(&mut self.slots, key) else { return };
         match &mut slot.state {
             State::Waiting { waker } => {
-                let waker = waker.take();
-                slot.state = State::Done { completion };
-                self.wakers.extend(waker);
+                if let Some(waker) = waker.take() {
+                    self.wakers.push(waker);
+                }
+                slot.state.overwrite(State::Done { completion });
             }
             State::Multi { multi } => {
                 multi.ready.push_back(completion);
@@ -260,7 +269,7 @@ impl Table {
         match &mut slot.state {
             State::Done { completion } => {
                 let completion = *completion;
-                self.release(key);
+                std::mem::forget(self.release(key));
                 Ok(completion)
             }
             State::Waiting { waker: Some(current) } if current.will_wake(waker) => Err(None),
@@ -353,7 +362,11 @@ impl Table {
     #[inline]
     pub(crate) fn set_waker(&mut self, key: Key, new: Waker) {
         match &mut self.slots[key.index()].state {
-            State::Waiting { waker } => *waker = Some(new),
+            State::Waiting { waker } => {
+                let before = waker.replace(new);
+                debug_assert!(before.is_none(), "it was just inserted");
+                std::mem::forget(before);
+            }
             _ => unreachable!("it was just inserted"),
         }
     }

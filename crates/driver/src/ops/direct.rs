@@ -30,7 +30,8 @@ pub(super) fn explain(
     if error.raw_os_error() != Some(libc::EINVAL) {
         return error;
     }
-    match misaligned(handle.as_raw_fd(), transfer, position, iov) {
+    let fd = handle.fd().map(|fd| fd.as_raw_fd());
+    match fd.ok().and_then(|fd| misaligned(fd, transfer, position, iov)) {
         Some(what) => Explained::new(libc::EINVAL, what).into(),
         None => error,
     }
