@@ -121,9 +121,9 @@ macro_rules! stream_socket {
 
             /// Sends the initialised bytes of `buf` without copying them, where the kernel and the
             /// network device can (6.0): the bytes that the socket took, which may be fewer, and
-            /// the buffer as soon as it is free, which this does not wait for. Worth it from some
-            /// ten kilobytes on; smaller buffers are copied, and free at once. On a loopback
-            /// device the kernel copies in any case.
+            /// the buffer as soon as it is free, which this does not wait for. Buffers of less than
+            /// 32 KiB are copied, which costs less, and free at once. On a loopback device the
+            /// kernel copies in any case.
             ///
             /// Dropping the future cancels the send; part of it may have happened. The buffer goes
             /// when the kernel is done with it.
