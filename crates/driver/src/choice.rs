@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::diagnosis::{Diagnosis, Failure, Step};
-use crate::engine::calls::{Calls, Policy};
+use crate::engine::calls::{Calls, Policy, Readiness};
 use crate::engine::uring::{Mode, SubmissionThread, Uring};
 use crate::engine::{Engine, prove};
 
@@ -24,8 +24,16 @@ pub enum EngineName {
     /// io_uring with a thread of the kernel's that takes the submissions: no system call as long as
     /// it is awake, for a core of its own. It naps when idle ([`Config::submission_idle_time`]).
     UringSqpoll,
-    /// Readiness by `epoll(7)`; file ops on a pool of threads.
+    /// Readiness by `epoll(7)`, edge-triggered; file ops on a pool of threads.
     Epoll,
+    /// The same, level-triggered: `epoll-level`.
+    EpollLevel,
+    /// As `Epoll` with `poll(2)`, whose cost grows with the number of descriptors waited for.
+    Poll,
+    /// As `Epoll` with `select(2)`, which takes no descriptor numbers past 1,023: an op that may
+    /// have to wait for one, such as an accept or a receive, fails with `EMFILE` before it starts.
+    /// Files may have any number.
+    Select,
     /// Every op on a pool of threads, as POSIX AIO does.
     Threads,
     /// File ops by blocking calls on the driver's thread: the baseline.
@@ -38,6 +46,9 @@ impl EngineName {
         EngineName::Uring,
         EngineName::UringSqpoll,
         EngineName::Epoll,
+        EngineName::EpollLevel,
+        EngineName::Poll,
+        EngineName::Select,
         EngineName::Threads,
         EngineName::Blocking,
     ];
@@ -49,6 +60,9 @@ impl EngineName {
             EngineName::Uring => "uring",
             EngineName::UringSqpoll => "uring-sqpoll",
             EngineName::Epoll => "epoll",
+            EngineName::EpollLevel => "epoll-level",
+            EngineName::Poll => "poll",
+            EngineName::Select => "select",
             EngineName::Threads => "threads",
             EngineName::Blocking => "blocking",
         }
@@ -294,7 +308,7 @@ type Made = (Box<dyn Engine>, Option<String>);
 
 fn make(name: EngineName, config: &Config) -> Result<Made, Failure> {
     let Config { threads_max, thread_name, .. } = config;
-    let calls = |policy| match Calls::new(policy, *threads_max, thread_name) {
+    let calls = |policy, readiness| match Calls::new(policy, readiness, *threads_max, thread_name) {
         Ok(engine) => Ok((Box::new(engine) as Box<_>, None)),
         Err(error) => Err(Failure { step: Step::SetUp, error }),
     };
@@ -313,8 +327,11 @@ fn make(name: EngineName, config: &Config) -> Result<Made, Failure> {
         EngineName::UringSqpoll => {
             uring(Mode { thread: Some(submission_thread), ..Mode::default() })
         }
-        EngineName::Epoll => calls(Policy::Epoll),
-        EngineName::Threads => calls(Policy::Threads),
-        EngineName::Blocking => calls(Policy::Blocking),
+        EngineName::Epoll => calls(Policy::DevicesOnPool, Readiness::EpollEdge),
+        EngineName::EpollLevel => calls(Policy::DevicesOnPool, Readiness::EpollLevel),
+        EngineName::Poll => calls(Policy::DevicesOnPool, Readiness::Poll),
+        EngineName::Select => calls(Policy::DevicesOnPool, Readiness::Select),
+        EngineName::Threads => calls(Policy::AllOnPool, Readiness::EpollEdge),
+        EngineName::Blocking => calls(Policy::DevicesInline, Readiness::EpollEdge),
     }
 }

@@ -115,6 +115,8 @@ impl Diagnosis {
                 "allow the engine's system calls in the seccomp filter"
             }
             Some(libc::ENOMEM) => "more memory, or a higher limit of the container's",
+            // A descriptor that select(2) cannot name.
+            None => "start it before so many files are open, or use engine 'poll'",
             _ => "another engine",
         };
         Diagnosis::new(error.to_string(), remedy)

@@ -1,24 +1,33 @@
-//! Three engines made of system calls: `epoll`, `threads` and `blocking`.
+//! The engines made of system calls: `epoll`, `epoll-level`, `poll`, `select`, `threads` and
+//! `blocking`.
 //!
-//! They differ in one thing, the [`Policy`]: which ops are attempted on the driver's thread and
-//! which on the pool. Whatever has to wait for a peer waits by readiness, in the one `epoll_wait`
-//! that is the turn of the loop, so that a receiver that waits holds no thread.
+//! They differ in two things: the [`Policy`], which ops are attempted on the driver's thread and
+//! which on the pool, and the [`Readiness`], by which call readiness is waited for (`poller`).
+//! Whatever has to wait for a peer waits by readiness, in the one wait that is the turn of the
+//! loop, so that a receiver that waits holds no thread.
 //!
-//! Registrations are kept between ops and edge-triggered: a descriptor is registered when an op
-//! first has to wait for it, and what it is known to be ready for is remembered, so that neither
-//! a system call for waiting nor a failing attempt is made where the answer is known.
+//! Registrations are kept between ops: a descriptor is registered when an op first has to wait
+//! for it, and what it is known to be ready for is remembered, so that neither a system call for
+//! waiting nor a failing attempt is made where the answer is known. Edge-triggered, that memory
+//! and the events are all there is. Level-triggered, a descriptor is armed when an op begins to
+//! wait and stays so until it is reported with nobody waiting: an op that follows another finds
+//! it armed, and a descriptor that nobody reads does not keep the loop awake.
+
+mod poller;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use libc::c_int;
 
+pub(crate) use self::poller::Readiness;
+use self::poller::{ALWAYS, Events, Poller, Ready};
 use super::{Engine, Submitted, Support, Wait};
-use crate::attempt::{Attempt, Class, Interest, Outcome, attempt, errno};
+use crate::attempt::{Attempt, Class, Interest, Outcome, attempt};
 use crate::clock::Instant;
 use crate::lease::LeasePool;
 use crate::notify::Notifier;
@@ -29,13 +38,14 @@ use crate::table::{Key, Table};
 /// Where ops are attempted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
-    /// `epoll`: what waits for peers on the driver's thread, what waits for devices on the pool.
-    Epoll,
-    /// `threads`: everything on the pool, as POSIX AIO and libeio do.
-    Threads,
-    /// `blocking`: what waits for devices on the driver's thread, at submit; the rest as
-    /// `threads`. The baseline.
-    Blocking,
+    /// What waits for peers on the driver's thread, what waits for devices on the pool: `epoll`
+    /// and its kin.
+    DevicesOnPool,
+    /// Everything on the pool, as POSIX AIO and libeio do: `threads`.
+    AllOnPool,
+    /// What waits for devices on the driver's thread, at submit; the rest on the pool: `blocking`,
+    /// the baseline.
+    DevicesInline,
 }
 
 impl Policy {
@@ -43,18 +53,18 @@ impl Policy {
         match (self, class) {
             (_, Class::Instant) => Support::Inline,
             (_, Class::Clock) => Support::Native,
-            (Policy::Epoll, Class::Peer) => Support::Native,
-            (Policy::Blocking, Class::Device) => Support::Inline,
+            (Policy::DevicesOnPool, Class::Peer) => Support::Native,
+            (Policy::DevicesInline, Class::Device) => Support::Inline,
             _ => Support::Offloaded,
         }
     }
 }
 
-/// Events taken out of one wait: bounded, so that the completions of a turn are handled before
-/// more are taken.
-const EVENTS_MAX: usize = 256;
-/// The user data of the notifier's descriptor, which is no op's.
-const NOTIFIER: u64 = u64::MAX;
+/// Level-triggered: a descriptor that was reported so often, one time after the other, while the
+/// ops that waited for it had to wait on, is not asked about for a while. It has something that
+/// they do not take, such as an error queue, and would keep the loop busy.
+const FUTILE_MAX: u8 = 16;
+const FUTILE_PAUSE: Duration = Duration::from_millis(10);
 
 /// The end of a list of entries.
 const NONE: u32 = u32::MAX;
@@ -103,6 +113,13 @@ struct Descriptor {
     /// A short read need not have taken all there was: the other side is gone, and reads will not
     /// wait any more, or it has sent urgent data, where a read stops.
     never_drained: bool,
+    /// Level-triggered: what the poller is armed for. More than ops wait for, at times.
+    armed: Option<Events>,
+    /// Level-triggered: whether the first of those that wait to read, or to write, is with the
+    /// pool now. The next one is not to overtake it.
+    with_pool: [bool; 2],
+    /// Level-triggered: reports in a row that let no op go on.
+    futile_count: u8,
     /// Ops that wait, by [`Interest`].
     queues: [Queue; 3],
 }
@@ -115,6 +132,9 @@ const UNKNOWN: Descriptor = Descriptor {
     readable: true,
     writable: true,
     never_drained: false,
+    armed: None,
+    with_pool: [false; 2],
+    futile_count: 0,
     queues: [EMPTY; 3],
 };
 
@@ -139,8 +159,14 @@ impl Descriptor {
 
 pub(crate) struct Calls {
     policy: Policy,
-    epoll: OwnedFd,
+    poller: Poller,
+    /// Whether the poller is edge-triggered.
+    edge: bool,
+    /// Whether it refuses great descriptor numbers.
+    has_fd_limit: bool,
     notifier: Arc<Notifier>,
+    /// Whether a notification has to be cleared, or it would be reported again.
+    clears_notifier: bool,
     pool: Pool,
     /// By slot index.
     entries: Vec<Entry>,
@@ -148,39 +174,42 @@ pub(crate) struct Calls {
     descriptors: Vec<Descriptor>,
     /// By deadline and slot index.
     timeouts: BTreeMap<(Instant, u32), Key>,
+    /// Ops that wait for a descriptor.
+    queued_count: usize,
+    /// Descriptors that are not asked about until the given time: [`FUTILE_MAX`].
+    paused: Vec<RawFd>,
+    paused_until: Option<Instant>,
     /// Ended outside of a turn; the next one hands them out.
     ended: Vec<(Key, Completion)>,
-    events: Vec<libc::epoll_event>,
     outcomes: Vec<(Key, Outcome)>,
-    /// Whether the kernel has `epoll_pwait2` (5.11).
-    has_pwait2: bool,
 }
 
 impl Calls {
-    pub(crate) fn new(policy: Policy, threads_max: usize, thread_name: &str) -> io::Result<Calls> {
-        // SAFETY: no pointers.
-        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        if epoll < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just made, owned by nobody else.
-        let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+    pub(crate) fn new(
+        policy: Policy,
+        readiness: Readiness,
+        threads_max: usize,
+        thread_name: &str,
+    ) -> io::Result<Calls> {
+        let mut poller = Poller::new(readiness)?;
         let notifier = Arc::new(Notifier::new()?);
-        // Edge-triggered: each notification is a new event, and the counter is never read.
-        let events = (libc::EPOLLIN | libc::EPOLLET) as u32;
-        epoll_control(&epoll, libc::EPOLL_CTL_ADD, notifier.fd(), events, NOTIFIER)?;
+        let clears_notifier = poller.add_own(notifier.fd())?;
         Ok(Calls {
             policy,
-            epoll,
+            poller,
+            edge: readiness == Readiness::EpollEdge,
+            has_fd_limit: readiness == Readiness::Select,
             pool: Pool::new(threads_max, thread_name.to_owned(), notifier.clone()),
             notifier,
+            clears_notifier,
             entries: Vec::new(),
             descriptors: Vec::new(),
             timeouts: BTreeMap::new(),
+            queued_count: 0,
+            paused: Vec::new(),
+            paused_until: None,
             ended: Vec::new(),
-            events: Vec::with_capacity(EVENTS_MAX),
             outcomes: Vec::new(),
-            has_pwait2: true,
         })
     }
 
@@ -230,25 +259,91 @@ impl Calls {
         self.descriptors.get_mut(fd as usize).filter(|descriptor| descriptor.registered)
     }
 
-    /// Registers `fd` for whatever may happen to it.
-    fn register(&mut self, fd: RawFd) -> io::Result<()> {
-        if self.descriptor(fd).registered {
-            return Ok(());
+    /// Whether every descriptor that `op` may have to wait for can be waited for.
+    #[cold]
+    fn takes(&self, op: &Op) -> bool {
+        let taken = |handle: Handle| self.poller.takes(handle.fd());
+        match (op.class(), *op) {
+            (Class::Device | Class::Instant | Class::Clock, _) => true,
+            (_, Op::Poll { handle, .. }) => taken(handle),
+            (_, Op::Splice { from, to, .. }) => taken(from) && taken(to),
+            _ => direction(op).is_none_or(|(fd, _)| self.poller.takes(fd)),
         }
-        let events =
-            libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLET;
-        epoll_control(&self.epoll, libc::EPOLL_CTL_ADD, fd, events as u32, fd as u64)?;
+    }
+
+    /// Registers `fd`: edge-triggered, for whatever may happen to it.
+    fn register(&mut self, fd: RawFd) -> io::Result<()> {
+        if self.edge {
+            self.poller.watch(fd)?;
+        } else {
+            self.poller.admit(fd)?;
+        }
         let stream = is_stream(fd);
+        let edge = self.edge;
         let descriptor = self.descriptor(fd);
-        // What it is ready for now comes as the first event.
         *descriptor = Descriptor {
             registered: true,
             stream,
-            readable: false,
-            writable: false,
+            // Edge-triggered, what it is ready for now comes as the first event.
+            readable: !edge,
+            writable: !edge,
             ..*descriptor
         };
         Ok(())
+    }
+
+    /// Level-triggered: has the poller report `fd` when the ops that wait for it can go on.
+    fn arm(&mut self, fd: RawFd) -> io::Result<()> {
+        let was = self.descriptors[fd as usize].armed;
+        let wanted = self.wanted_events(fd).map(|wanted| wanted | was.unwrap_or(0));
+        if wanted == was || wanted.is_none() {
+            return Ok(());
+        }
+        self.poller.arm(fd, was, wanted)?;
+        self.descriptors[fd as usize].armed = wanted;
+        Ok(())
+    }
+
+    /// Level-triggered: takes back what no op waits for.
+    fn disarm(&mut self, fd: RawFd, wanted: Option<Events>) {
+        let was = std::mem::replace(&mut self.descriptors[fd as usize].armed, wanted);
+        if was != wanted && self.poller.arm(fd, was, wanted).is_err() {
+            // The kernel forgot it: closed behind the driver's back. The ops find out.
+            self.descriptors[fd as usize].armed = None;
+        }
+    }
+
+    /// What the ops that wait for `fd` wait for, but for those whose turn has not come. `None`
+    /// without any.
+    fn wanted_events(&self, fd: RawFd) -> Option<Events> {
+        let Descriptor { queues: [read, write, any], with_pool, .. } =
+            self.descriptors[fd as usize];
+        let mut wanted = None::<Events>;
+        let mut want = |events| wanted = Some(wanted.unwrap_or(0) | events);
+        if read.first != NONE && !with_pool[Interest::Read as usize] {
+            want(libc::POLLIN | libc::POLLRDHUP);
+            // Urgent data stays reported until it is taken: only for who waits for it.
+            if let Op::Recv { flags, .. } | Op::RecvMsg { flags, .. } =
+                self.entries[read.first as usize].op
+                && flags & libc::MSG_OOB != 0
+            {
+                want(libc::POLLPRI);
+            }
+        }
+        if write.first != NONE && !with_pool[Interest::Write as usize] {
+            want(libc::POLLOUT);
+        }
+        let mut at = any.first;
+        while at != NONE {
+            let Entry { op, next, .. } = self.entries[at as usize];
+            // The ring reports this one unasked.
+            want(libc::POLLRDHUP);
+            if let Op::Poll { events, .. } = op {
+                want(events);
+            }
+            at = next;
+        }
+        wanted
     }
 
     /// The op of `key` was attempted and has to wait. Says how to go on if it need not.
@@ -264,27 +359,45 @@ impl Calls {
         }
         if !self.descriptor(fd).registered {
             if let Err(error) = self.register(fd) {
-                let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                if errno == libc::EPERM {
-                    self.descriptor(fd).unpollable = true;
-                    return Some(Attempt::MayBlock);
-                }
-                self.end(key, Completion::error(errno));
-                return None;
+                return self.refuse_wait(key, fd, &error);
+            }
+            if !self.edge {
+                self.descriptor(fd).set_ready(interest, false);
             }
         } else {
             let was_ready = self.descriptor(fd).set_ready(interest, false);
-            // The attempt was made on another thread: it may have been before the event.
-            if was_ready && !known {
+            // The attempt was made on another thread: it may have been before the event. (What is
+            // level-triggered says so again.)
+            if self.edge && was_ready && !known {
                 return Some(Attempt::Again);
             }
         }
         self.enqueue(key, fd, interest);
+        if !self.edge
+            && let Err(error) = self.arm(fd)
+        {
+            self.unlink(key);
+            return self.refuse_wait(key, fd, &error);
+        }
         // An event may have been taken while a poll was attempted elsewhere.
-        (interest == Interest::Any && !known && self.is_polled_ready(key)).then(|| {
+        (self.edge && interest == Interest::Any && !known && self.is_polled_ready(key)).then(|| {
             self.unlink(key);
             Attempt::Again
         })
+    }
+
+    /// `fd` cannot be waited for.
+    #[cold]
+    fn refuse_wait(&mut self, key: Key, fd: RawFd, error: &io::Error) -> Option<Attempt> {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        if errno == libc::EPERM {
+            let descriptor = self.descriptor(fd);
+            descriptor.registered = false;
+            descriptor.unpollable = true;
+            return Some(Attempt::MayBlock);
+        }
+        self.end(key, Completion::error(errno));
+        None
     }
 
     /// Whether the poll of `key` is due by now.
@@ -295,6 +408,8 @@ impl Calls {
             && matches!(unsafe { attempt(&op, Attempt::Again) }, Outcome::Done(_))
     }
 
+    /// Puts an op in the queue of those that wait for `fd`.
+    #[inline]
     fn enqueue(&mut self, key: Key, fd: RawFd, interest: Interest) {
         let index = key.index() as u32;
         let queue = &mut self.descriptors[fd as usize].queues[interest as usize];
@@ -307,6 +422,19 @@ impl Calls {
         entry.place = Place::Queue { fd, interest };
         entry.previous = previous;
         entry.next = NONE;
+        self.queued_count += 1;
+    }
+
+    /// The same for an op whose descriptor is registered.
+    #[inline]
+    fn enqueue_armed(&mut self, key: Key, fd: RawFd, interest: Interest) {
+        self.enqueue(key, fd, interest);
+        if !self.edge
+            && let Err(error) = self.arm(fd)
+        {
+            self.unlink(key);
+            self.end(key, Completion::error(error.raw_os_error().unwrap_or(libc::EIO)));
+        }
     }
 
     /// Takes an op out of the queue it waits in.
@@ -325,6 +453,7 @@ impl Calls {
             next => self.entries[next as usize].previous = entry.previous,
         }
         self.entries[key.index()].place = Place::Pool;
+        self.queued_count -= 1;
     }
 
     /// Whether it is known that an attempt at `op` would have to wait.
@@ -379,14 +508,7 @@ impl Calls {
         if completion.is_some_and(|completion| self.has_drained(op, completion)) {
             return;
         }
-        let waited_for = match *op {
-            // It may have waited for either side.
-            Op::Splice { from, to, .. } => {
-                [Some((from.fd(), Interest::Read)), Some((to.fd(), Interest::Write))]
-            }
-            _ => [direction(op), None],
-        };
-        for (fd, interest) in waited_for.into_iter().flatten() {
+        for (fd, interest) in sides(op).into_iter().flatten() {
             if let Some(descriptor) = self.registered(fd) {
                 descriptor.set_ready(interest, true);
                 self.advance(fd, interest);
@@ -394,40 +516,119 @@ impl Calls {
         }
     }
 
+    /// Level-triggered: an op is no longer with the pool, so that those behind it may be told of.
+    fn rearm_sides(&mut self, op: &Op) {
+        for (fd, interest) in sides(op).into_iter().flatten() {
+            let Some(descriptor) = self.registered(fd) else { continue };
+            descriptor.with_pool[interest as usize] = false;
+            if let Err(error) = self.arm(fd) {
+                self.end_queued(fd, error.raw_os_error().unwrap_or(libc::EIO));
+            }
+        }
+    }
+
+    /// Ends the ops that wait for `fd`.
+    fn end_queued(&mut self, fd: RawFd, errno: c_int) {
+        for queue in self.descriptors[fd as usize].queues {
+            let mut at = queue.first;
+            while at != NONE {
+                let Entry { key, next, .. } = self.entries[at as usize];
+                self.unlink(key);
+                self.end(key, Completion::error(errno));
+                at = next;
+            }
+        }
+    }
+
     /// What an event says about a descriptor; then its queues move on.
-    fn on_event(&mut self, event: libc::epoll_event) {
-        let fd = event.u64 as RawFd;
-        let events = event.events as c_int;
+    fn on_ready(&mut self, ready: Ready) {
+        let Ready { fd, events } = ready;
         let Some(descriptor) = self.descriptors.get_mut(fd as usize) else {
             return;
         };
-        let gone = events & (libc::EPOLLHUP | libc::EPOLLERR) != 0;
-        let end = gone || events & libc::EPOLLRDHUP != 0;
-        descriptor.readable |= end || events & (libc::EPOLLIN | libc::EPOLLPRI) != 0;
-        descriptor.writable |= gone || events & libc::EPOLLOUT != 0;
-        descriptor.never_drained |= end || events & libc::EPOLLPRI != 0;
-        let (readable, writable) = (descriptor.readable, descriptor.writable);
-        if readable {
-            self.advance(fd, Interest::Read);
+        let gone = events & ALWAYS != 0;
+        let end = gone || events & libc::POLLRDHUP != 0;
+        descriptor.readable |= end || events & (libc::POLLIN | libc::POLLPRI) != 0;
+        descriptor.writable |= gone || events & libc::POLLOUT != 0;
+        // Level-triggered, the next wait tells.
+        descriptor.never_drained |= self.edge && (end || events & libc::POLLPRI != 0);
+        if self.edge {
+            self.advance_ready(fd);
+            return;
         }
-        if writable {
-            self.advance(fd, Interest::Write);
+        let wanted = self.wanted_events(fd);
+        let went_on = self.advance_ready(fd);
+        let is_wanted = wanted.is_some_and(|wanted| events & !(wanted | ALWAYS) == 0);
+        if !is_wanted {
+            let wanted = self.wanted_events(fd);
+            self.disarm(fd, wanted);
         }
-        self.advance(fd, Interest::Any);
+        let descriptor = &mut self.descriptors[fd as usize];
+        descriptor.futile_count = match went_on || descriptor.armed.is_none() {
+            true => 0,
+            false => descriptor.futile_count + 1,
+        };
+        if descriptor.futile_count > FUTILE_MAX {
+            self.pause(fd);
+        }
     }
 
-    /// Attempts the ops that wait for `fd`, in order, until one has to wait on.
-    fn advance(&mut self, fd: RawFd, interest: Interest) {
+    /// Moves on what waits for something that `fd` is ready for. Whether an op went on.
+    #[inline]
+    fn advance_ready(&mut self, fd: RawFd) -> bool {
+        let Descriptor { readable, writable, queues: [read, write, any], .. } =
+            self.descriptors[fd as usize];
+        let mut went_on = false;
+        if readable && read.first != NONE {
+            went_on |= self.advance(fd, Interest::Read);
+        }
+        if writable && write.first != NONE {
+            went_on |= self.advance(fd, Interest::Write);
+        }
+        if any.first != NONE {
+            went_on |= self.advance(fd, Interest::Any);
+        }
+        went_on
+    }
+
+    /// Does not ask about `fd` for a while.
+    #[cold]
+    fn pause(&mut self, fd: RawFd) {
+        self.descriptors[fd as usize].futile_count = 0;
+        self.disarm(fd, None);
+        self.paused.push(fd);
+        self.paused_until.get_or_insert_with(|| crate::clock::now() + FUTILE_PAUSE);
+    }
+
+    #[cold]
+    fn resume_paused(&mut self) {
+        self.paused_until = None;
+        for fd in std::mem::take(&mut self.paused) {
+            // It was armed before, and was not closed since: the driver would have forgotten it.
+            let _ = self.arm(fd);
+        }
+    }
+
+    /// Attempts the ops that wait for `fd`, in order, until one has to wait on. Whether one did
+    /// not.
+    fn advance(&mut self, fd: RawFd, interest: Interest) -> bool {
+        let mut went_on = false;
         let mut at = self.descriptors[fd as usize].queues[interest as usize].first;
         while at != NONE {
             let Entry { key, op, next, .. } = self.entries[at as usize];
-            if self.policy != Policy::Epoll || op.class() != Class::Peer {
+            if self.policy != Policy::DevicesOnPool || op.class() != Class::Peer {
                 // What is known to be ready may take a thread's time now: one at a time in each
                 // direction, in order.
                 self.unlink(key);
                 self.hand_to_pool(key, op, Attempt::Again);
+                if !self.edge && interest != Interest::Any {
+                    self.descriptors[fd as usize].with_pool[interest as usize] = true;
+                    let wanted = self.wanted_events(fd);
+                    self.disarm(fd, wanted);
+                }
+                went_on = true;
                 if interest != Interest::Any {
-                    return;
+                    return true;
                 }
             } else {
                 // SAFETY: INV-BUF, promised to `submit`: the op has not completed.
@@ -436,17 +637,19 @@ impl Calls {
                         self.unlink(key);
                         self.after_inline(&op, completion);
                         self.end(key, completion);
+                        went_on = true;
                     }
                     // Polls for different events wait for each other's no more than this.
                     Outcome::Wait { .. } if interest == Interest::Any => {}
                     Outcome::Wait { .. } => {
                         self.descriptors[fd as usize].set_ready(interest, false);
-                        return;
+                        return went_on;
                     }
                 }
             }
             at = next;
         }
+        went_on
     }
 
     /// What came back from the pool.
@@ -454,6 +657,9 @@ impl Calls {
         let Some(&mut Entry { op, cancelled, .. }) = self.entry(key) else {
             return;
         };
+        if !self.edge {
+            self.rearm_sides(&op);
+        }
         match outcome {
             Outcome::Done(completion) => {
                 self.end(key, completion);
@@ -492,54 +698,6 @@ impl Calls {
             self.end(key, Completion::error(libc::ETIME));
         }
     }
-
-    /// One `epoll_wait`. Returns how many events came.
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        self.events.clear();
-        let epoll = self.epoll.as_raw_fd();
-        let events = self.events.as_mut_ptr();
-        let count = EVENTS_MAX as c_int;
-        let seconds = |timeout: Duration| libc::timespec {
-            tv_sec: timeout.as_secs().min(i64::MAX as u64) as i64,
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
-        let timespec = timeout.map(seconds);
-        let result = if self.has_pwait2 && timeout.is_some_and(|timeout| !timeout.is_zero()) {
-            let timespec = timespec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-            // SAFETY: the events' capacity is `count`; the timespec is null or a local.
-            unsafe {
-                libc::syscall(
-                    libc::SYS_epoll_pwait2,
-                    epoll,
-                    events,
-                    count,
-                    timespec,
-                    std::ptr::null::<libc::sigset_t>(),
-                    0usize,
-                ) as c_int
-            }
-        } else {
-            let milliseconds = timeout.map_or(-1, |timeout| {
-                let rounded_up = timeout.as_nanos().div_ceil(1_000_000);
-                c_int::try_from(rounded_up).unwrap_or(c_int::MAX)
-            });
-            // SAFETY: the events' capacity is `count`.
-            unsafe { libc::epoll_wait(epoll, events, count, milliseconds) }
-        };
-        if result >= 0 {
-            // SAFETY: the kernel wrote so many.
-            unsafe { self.events.set_len(result as usize) };
-            return Ok(result as usize);
-        }
-        match errno() {
-            libc::EINTR => Ok(0),
-            libc::ENOSYS if self.has_pwait2 => {
-                self.has_pwait2 = false;
-                self.wait(timeout)
-            }
-            errno => Err(io::Error::from_raw_os_error(errno)),
-        }
-    }
 }
 
 impl Engine for Calls {
@@ -555,8 +713,11 @@ impl Engine for Calls {
         if let Op::Close { handle } = op {
             self.forget(handle);
         }
+        if self.has_fd_limit && !self.takes(&op) {
+            return Submitted::Done(Completion::error(libc::EMFILE));
+        }
         match (op.class(), self.policy) {
-            (Class::Instant, _) | (Class::Device, Policy::Blocking) => {
+            (Class::Instant, _) | (Class::Device, Policy::DevicesInline) => {
                 // SAFETY: the caller's contract.
                 match unsafe { attempt(&op, Attempt::First) } {
                     Outcome::Done(completion) => Submitted::Done(completion),
@@ -570,10 +731,10 @@ impl Engine for Calls {
                     }
                 }
             }
-            (Class::Peer, Policy::Epoll) => {
+            (Class::Peer, Policy::DevicesOnPool) => {
                 self.remember(key, op, Place::Pool);
                 if let Some((fd, interest)) = self.would_wait(&op) {
-                    self.enqueue(key, fd, interest);
+                    self.enqueue_armed(key, fd, interest);
                     return Submitted::Pending;
                 }
                 let mut which = Attempt::First;
@@ -619,7 +780,7 @@ impl Engine for Calls {
             _ => {
                 self.remember(key, op, Place::Pool);
                 match self.would_wait(&op) {
-                    Some((fd, interest)) => self.enqueue(key, fd, interest),
+                    Some((fd, interest)) => self.enqueue_armed(key, fd, interest),
                     None => self.hand_to_pool(key, op, Attempt::First),
                 }
                 Submitted::Pending
@@ -641,6 +802,9 @@ impl Engine for Calls {
                 if !self.pool.cancel(key) {
                     return;
                 }
+                if !self.edge {
+                    self.rearm_sides(&op);
+                }
                 self.after_pool(&op, None);
             }
         }
@@ -651,10 +815,13 @@ impl Engine for Calls {
         self.pool.flush()?;
         self.take_outcomes()?;
         self.expire_timeouts();
+        if self.paused_until.is_some_and(|until| until <= crate::clock::now()) {
+            self.resume_paused();
+        }
         let (timeout, batch_count, batch_time) = match wait {
             Wait::Until { deadline, batch_count, batch_time } if self.ended.is_empty() => {
                 let first_timeout = self.timeouts.first_key_value().map(|(&(at, _), _)| at);
-                let next = [deadline, first_timeout].into_iter().flatten().min();
+                let next = [deadline, first_timeout, self.paused_until].into_iter().flatten().min();
                 let left = |next: Instant| next.saturating_duration_since(crate::clock::now());
                 (next.map(left), batch_count, batch_time)
             }
@@ -665,18 +832,24 @@ impl Engine for Calls {
         let mut count = 0;
         if batched && self.pool.is_behind() {
             let batch_time = timeout.map_or(batch_time, |timeout| timeout.min(batch_time));
-            count = self.wait(Some(batch_time))?;
+            count = self.poller.wait(Some(batch_time))?;
             self.pool.want(1);
         }
         // No event yet: either nothing has happened, or the pool's outcomes are fewer than asked.
         if count == 0 {
             let timeout = if self.pool.is_behind() { timeout } else { Some(Duration::ZERO) };
-            count = self.wait(timeout)?;
+            // A look at what nobody waits for is not worth a system call.
+            if timeout != Some(Duration::ZERO) || self.queued_count > 0 {
+                count = self.poller.wait(timeout)?;
+            }
         }
+        let notifier = self.notifier.fd();
         for at in 0..count {
-            let event = self.events[at];
-            if event.u64 != NOTIFIER {
-                self.on_event(event);
+            let ready = self.poller.ready(at);
+            if ready.fd != notifier {
+                self.on_ready(ready);
+            } else if self.clears_notifier {
+                self.notifier.clear();
             }
         }
         self.take_outcomes()?;
@@ -706,18 +879,11 @@ impl Engine for Calls {
         };
         // A handle outlives its ops; what a raw user of the driver left behind must not act on
         // the next owner of the number.
-        for queue in descriptor.queues {
-            let mut at = queue.first;
-            while at != NONE {
-                let Entry { key, next, .. } = self.entries[at as usize];
-                self.unlink(key);
-                self.end(key, Completion::error(libc::ECANCELED));
-                at = next;
-            }
-        }
-        if descriptor.registered {
-            // It fails if the descriptor was closed already, which did the same.
-            let _ = epoll_control(&self.epoll, libc::EPOLL_CTL_DEL, fd, 0, 0);
+        self.end_queued(fd, libc::ECANCELED);
+        if self.edge && descriptor.registered {
+            self.poller.unwatch(fd);
+        } else {
+            self.disarm(fd, None);
         }
         self.descriptors[fd as usize] = UNKNOWN;
     }
@@ -734,21 +900,6 @@ impl Engine for Calls {
 
     fn stop(&mut self, deadline: Instant) -> bool {
         self.pool.stop(deadline)
-    }
-}
-
-fn epoll_control(
-    epoll: &OwnedFd,
-    operation: c_int,
-    fd: RawFd,
-    events: u32,
-    data: u64,
-) -> io::Result<()> {
-    let mut event = libc::epoll_event { events, u64: data };
-    // SAFETY: the event is a local.
-    match unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, fd, &raw mut event) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -771,6 +922,17 @@ fn direction(op: &Op) -> Option<(RawFd, Interest)> {
         _ => return None,
     };
     Some((handle.fd(), interest))
+}
+
+/// All that an op may wait for.
+fn sides(op: &Op) -> [Option<(RawFd, Interest)>; 2] {
+    match *op {
+        // It may wait for either side.
+        Op::Splice { from, to, .. } => {
+            [Some((from.fd(), Interest::Read)), Some((to.fd(), Interest::Write))]
+        }
+        _ => [direction(op), None],
+    }
 }
 
 /// Whether `fd` is a stream socket.

@@ -54,6 +54,9 @@ macro_rules! conformance {
         );
         conformance!(@tests UringSqpoll, uring_sqpoll, [$($case)*], [$($($isolated)*)?]);
         conformance!(@tests Epoll, epoll, [$($case)*], [$($($isolated)*)?]);
+        conformance!(@tests EpollLevel, epoll_level, [$($case)*], [$($($isolated)*)?]);
+        conformance!(@tests Poll, poll, [$($case)*], [$($($isolated)*)?]);
+        conformance!(@tests Select, select, [$($case)*], [$($($isolated)*)?]);
         conformance!(@tests Threads, threads, [$($case)*], [$($($isolated)*)?]);
         conformance!(@tests Blocking, blocking, [$($case)*], [$($($isolated)*)?]);
     };

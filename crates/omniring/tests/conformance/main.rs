@@ -22,6 +22,7 @@ mod options;
 mod paths;
 mod pipes;
 mod read_many;
+mod readiness;
 mod send_file;
 mod tasks;
 mod tcp;

@@ -377,7 +377,7 @@ fn thread_time() -> Duration {
     part(usage.user_time()) + part(usage.system_time())
 }
 
-async fn assert_idle(until: Instant) {
+pub async fn assert_idle(until: Instant) {
     let before = thread_time();
     sleep_until(until).await;
     let used = thread_time() - before;
