@@ -15,7 +15,11 @@ use omniring_driver::{Config, Driver};
 /// A case that takes longer hangs.
 const TIME_MAX: Duration = Duration::from_secs(60);
 /// Set in the process of an isolated case.
-const ISOLATED_VARIABLE: &str = "OMNIRING_TEST_ISOLATED";
+pub const ISOLATED_VARIABLE: &str = "OMNIRING_TEST_ISOLATED";
+/// Where [`disk_dir`] is made, if not in the target directory.
+pub const DISK_VARIABLE: &str = "OMNIRING_TEST_DIR";
+/// How the reason of a skip begins.
+pub const SKIPPED: &str = "skipped: ";
 
 /// Makes a test of each of these functions (`fn case(runtime: &Runtime)`) for each engine. Those
 /// marked `isolated` run in a process of their own, so that they may count descriptors, threads
@@ -79,7 +83,7 @@ fn runtime(builder: Builder) -> Option<Runtime> {
 pub fn skip(reason: &str) {
     let required = std::env::var("OMNIRING_REQUIRE").is_ok_and(|value| value == "all");
     assert!(!required, "skipped, and OMNIRING_REQUIRE=all: {reason}");
-    eprintln!("skipped: {reason}");
+    eprintln!("{SKIPPED}{reason}");
 }
 
 /// Runs a case in a thread of its own, in bounded time.
@@ -103,12 +107,17 @@ pub fn run(builder: Builder, case: fn(&Runtime)) {
 
 /// Runs a case in a process of its own: this test binary, told to run just that.
 pub fn run_isolated(builder: Builder, name: &str, case: fn(&Runtime)) {
+    in_own_process(name, || run(builder, case));
+}
+
+/// Runs this in a process of its own, as a part of the test of this name, path and all.
+pub fn in_own_process(name: &str, run: impl FnOnce()) {
     if std::env::var_os(ISOLATED_VARIABLE).is_some() {
-        return run(builder, case);
+        return run();
     }
     let name = name.split_once("::").expect("the path begins with the crate").1;
     let output = Command::new(std::env::current_exe().expect("the test binary has a path"))
-        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .args(["--exact", name, "--include-ignored", "--nocapture", "--test-threads=1"])
         .env(ISOLATED_VARIABLE, "1")
         .stdin(Stdio::null())
         .output()
@@ -116,6 +125,15 @@ pub fn run_isolated(builder: Builder, name: &str, case: fn(&Runtime)) {
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "in a process of its own:\n{text}");
     assert!(text.contains("1 passed"), "no test was run as '{name}':\n{text}");
+    // Said there, and to be heard here.
+    text.lines().filter(|line| line.starts_with(SKIPPED)).for_each(|line| eprintln!("{line}"));
+}
+
+/// A directory on a disk, which that of temporary files need not be.
+pub fn disk_dir() -> tempfile::TempDir {
+    let place = std::env::var_os(DISK_VARIABLE);
+    let place = place.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").into());
+    tempfile::tempdir_in(place).expect("a directory can be made")
 }
 
 /// Open descriptors of this process: for isolated cases.

@@ -12,7 +12,7 @@ use omniring::net::{TcpStream, UdpSocket, UnixStream};
 use omniring::time::{now, sleep, timeout};
 use omniring::{AsyncRead, Engine, Runtime, spawn, spawn_blocking, yield_now};
 
-use crate::harness::{conformance, fd_count, thread_count};
+use crate::harness::{conformance, disk_dir, fd_count, thread_count};
 use crate::loopback::{listener, poll_once, start, tcp_pair};
 
 conformance!(
@@ -461,7 +461,7 @@ fn end_with_a_thousand_in_flight(engine: Engine, path: &std::path::Path) -> Dura
 }
 
 fn ending_with_a_thousand_ops_in_flight_is_quick_and_leaks_nothing(runtime: &Runtime) {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let dir = disk_dir();
     let path = dir.path().join("file");
     std::fs::write(&path, vec![1u8; 1 << 16]).unwrap();
     let (fds, threads) = (fd_count(), thread_count());

@@ -3,6 +3,8 @@
 //! `cargo test --test conformance epoll::` runs one engine's cases. A case whose engine does not
 //! start on this machine is skipped with the reason; `OMNIRING_REQUIRE=all` makes that a failure.
 
+#[path = "../denial/mod.rs"]
+mod denial;
 mod harness;
 mod loopback;
 
@@ -23,6 +25,7 @@ mod paths;
 mod pipes;
 mod read_many;
 mod readiness;
+mod restricted;
 mod send_file;
 mod tasks;
 mod tcp;

@@ -168,10 +168,33 @@ pub(crate) const FEATURES: &[Feature] = &[
 
 /// Whether there is a ring at all: the condition of each feature.
 pub(crate) fn ring_works() -> Result<(), Failure> {
-    let ring = Ring::new(8, 16, Mode::default()).map_err(Failure::at(Step::SetUp))?;
+    let ring = patiently(|| Ring::new(8, 16, Mode::default())).map_err(Failure::at(Step::SetUp))?;
     ring.probe().map_err(Failure::at(Step::Register))?;
     let mut bench = Bench::of(ring);
     bench.nop("").map_err(|lack| Failure { step: Step::Prove, error: lack.error })
+}
+
+/// How long all trials together wait for locked memory.
+const MEMORY_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Makes a ring. The charge of those before, of locked memory, goes back only some time after
+/// they were closed.
+fn patiently(make: impl Fn() -> io::Result<Ring>) -> io::Result<Ring> {
+    static WAITED_MS: AtomicU32 = AtomicU32::new(0);
+    const PAUSE: Duration = Duration::from_millis(5);
+    loop {
+        match make() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+                let pause_ms = PAUSE.as_millis() as u32;
+                let waited_ms = WAITED_MS.fetch_add(pause_ms, Ordering::Relaxed);
+                if u128::from(waited_ms) >= MEMORY_TIME_MAX.as_millis() {
+                    return Err(error);
+                }
+                std::thread::sleep(PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn defer_taskrun() -> Trial {
@@ -535,11 +558,14 @@ impl Drop for Bench {
 
 impl Bench {
     fn new() -> Result<Bench, Lack> {
-        Ring::new(8, 16, Mode::default()).map(Bench::of).map_err(Lack::at("making a ring"))
+        patiently(|| Ring::new(8, 16, Mode::default()))
+            .map(Bench::of)
+            .map_err(Lack::at("making a ring"))
     }
 
     fn with_flags(flags: u32) -> Result<Bench, Lack> {
-        Ring::with_flags(8, 16, flags).map(Bench::of).map_err(Lack::at("making such a ring"))
+        let ring = patiently(|| Ring::with_flags(8, 16, flags));
+        ring.map(Bench::of).map_err(Lack::at("making such a ring"))
     }
 
     fn of(ring: Ring) -> Bench {
