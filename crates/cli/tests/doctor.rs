@@ -163,3 +163,63 @@ fn mistakes_are_one_line_and_exit_code_2() {
         assert!(output.stdout.is_empty());
     }
 }
+
+/// The report of an ordinary user who may lock so many bytes; `None`, said aloud, if this test
+/// cannot become one.
+fn as_nobody(locked_memory: u64) -> Option<Value> {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let binary = scratch.path().join("omniring");
+    std::fs::copy(env!("CARGO_BIN_EXE_omniring"), &binary).expect("the binary can be copied");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(scratch.path(), open).expect("our own directory");
+    if chown(scratch.path(), Some(65534), Some(65534)).is_err() {
+        return skip("only the superuser becomes somebody else");
+    }
+    let mut command = Command::new("prlimit");
+    command.arg(format!("--memlock={locked_memory}"));
+    command.args(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+    command.arg(&binary).args(["doctor", "--format", "json"]).current_dir(scratch.path());
+    command.stdin(Stdio::null()).env_remove("OMNIRING_ENGINE");
+    match command.output() {
+        Ok(output) => Some(json(&output)),
+        Err(error) => skip(&format!("prlimit of util-linux: {error}")),
+    }
+}
+
+fn skip<T>(reason: &str) -> Option<T> {
+    let required = std::env::var("OMNIRING_REQUIRE").is_ok_and(|value| value == "all");
+    assert!(!required, "skipped, and OMNIRING_REQUIRE=all: {reason}");
+    eprintln!("skipped: {reason}");
+    None
+}
+
+#[test]
+fn an_ordinary_user_is_told_the_same_and_how_little_memory_may_be_locked() {
+    let Some(report) = as_nobody(8 << 20) else { return };
+    let memory = finding(&report, "machine", "locked-memory");
+    assert_eq!((&memory["status"], &memory["value"]), (&"works".into(), &"8192 KiB".into()));
+    assert_eq!(finding(&report, "engines", "auto")["value"], "uring");
+    for feature in report["features"].as_array().unwrap() {
+        assert_eq!(feature["status"], "works", "{feature}");
+    }
+
+    // Enough for a small ring.
+    let Some(report) = as_nobody(16 << 10) else { return };
+    let uring = finding(&report, "engines", "uring");
+    assert_eq!(uring["status"], "works", "{uring}");
+    assert_said(uring, "reason", "queue entries instead of 256, for want of locked memory");
+    let memory = finding(&report, "machine", "locked-memory");
+    assert_eq!(memory["status"], "falls back", "{memory}");
+    assert_said(memory, "remedy", "ulimit -l");
+
+    // Enough for none.
+    let Some(report) = as_nobody(4 << 10) else { return };
+    let uring = finding(&report, "engines", "uring");
+    assert_eq!(uring["status"], "missing", "{uring}");
+    assert_said(uring, "reason", "too little locked memory (ENOMEM): the limit is 4 KiB");
+    assert_said(uring, "remedy", "ulimit -l");
+    let auto = finding(&report, "engines", "auto");
+    assert_eq!(auto["status"], "falls back", "{auto}");
+    assert_ne!(auto["value"], "uring");
+}

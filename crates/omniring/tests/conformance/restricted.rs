@@ -44,13 +44,13 @@ fn the_suite_runs_where_io_uring_is_denied_with_eperm() {
 }
 
 #[test]
-#[ignore = "takes as long as the suite; .ci/run runs it"]
+#[ignore = "takes as long as the suite"]
 fn the_suite_runs_where_io_uring_is_denied_with_enosys() {
     run_denied(Denial::Enosys, ALL);
 }
 
 #[test]
-#[ignore = "takes as long as the suite; .ci/run runs it"]
+#[ignore = "takes as long as the suite"]
 fn the_suite_runs_where_only_io_uring_enter_is_denied() {
     run_denied(Denial::EnterOnly, ALL);
 }
