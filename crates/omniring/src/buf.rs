@@ -5,6 +5,8 @@
 //!
 //! - **Owned**: any [`IoBuf`] or [`IoBufMut`], such as a `Vec<u8>`, or an [`AlignedBuf`] for
 //!   `O_DIRECT`. A [`Slice`] is a part of one.
+//! - **Leased**: a [`Lease`](crate::net::Lease) on memory of the runtime's pool, which a socket's data
+//!   is received into when it is there.
 //! - **Fixed**: a [`FixedBuf`] from a [`FixedPool`]: aligned memory that the kernel knows.
 
 use std::fmt;

@@ -26,6 +26,7 @@ use crate::choice::EngineName;
 use crate::driver::Driver;
 use crate::engine::Refused;
 use crate::op::FixedIndex;
+use crate::system::{self, Limit};
 
 /// The most that the kernel registers as one buffer.
 const REGION_LEN_MAX: usize = 1 << 30;
@@ -583,12 +584,12 @@ fn register(driver: &Driver, regions: &[Region]) -> Result<Vec<FixedIndex>, NotR
     Ok(indexes)
 }
 
-/// `RLIMIT_MEMLOCK` in bytes.
+/// `RLIMIT_MEMLOCK` in bytes; `None` if there is none.
 fn locked_len_max() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the limit is a local.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
-    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+    match system::locked_memory_limit()? {
+        Limit::Unlimited => None,
+        Limit::Value(bytes) => Some(bytes),
+    }
 }
 
 impl Inner {
