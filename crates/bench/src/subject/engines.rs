@@ -20,6 +20,9 @@ use crate::clock::{self, Instant};
 use crate::measure::Latency;
 use crate::workload::{ALIGNMENT, ECHO_BUFFER_BYTES, Shape, Tier};
 
+/// Direct descriptors of a runtime that is to have some: one for each connection and more.
+const DIRECT_DESCRIPTORS: u32 = 1024;
+
 /// Names of the engines, in the order of the rows.
 pub fn names() -> Vec<String> {
     Engine::ALL.iter().map(Engine::to_string).collect()
@@ -30,21 +33,24 @@ pub fn available(name: &str) -> Result<(), String> {
     if std::env::var_os(ENGINE_VARIABLE).is_some() {
         return Ok(()); // it overrides names here, but not in the subjects
     }
-    runtime(name).map(drop)
+    runtime(name, Tier::Owned).map(drop)
 }
 
-fn runtime(name: &str) -> Result<Runtime, String> {
+/// With direct descriptors for the tiers that are about them, where the engine has such.
+fn runtime(name: &str, tier: Tier) -> Result<Runtime, String> {
     let engine: Engine = name.parse().map_err(|error| format!("{error}"))?;
     // As a program gets it: fewer threads than ops in flight cost less per op, at
     // the same rate, because a thread that finds the next op waiting does not sleep.
-    Runtime::builder().engine(engine).build().map_err(|error| error.to_string())
+    let descriptors = if tier == Tier::Owned { 0 } else { DIRECT_DESCRIPTORS };
+    let builder = Runtime::builder().engine(engine).direct_descriptors(descriptors);
+    builder.build().map_err(|error| error.to_string())
 }
 
 /// Sets a row up.
 pub fn set_up(spec: &Spec) -> Result<Box<dyn Subject>, SetupError> {
-    let runtime = runtime(&spec.engine).map_err(SetupError::Refused)?;
+    let runtime = runtime(&spec.engine, spec.workload.tier).map_err(SetupError::Refused)?;
     match (spec.workload.shape, spec.workload.tier) {
-        (Shape::Echo { .. }, _) => Ok(Box::new(EchoSubject::new(runtime)?)),
+        (Shape::Echo { .. }, tier) => Ok(Box::new(EchoSubject::new(runtime, tier)?)),
         (_, Tier::Fixed) => {
             let buffers = fixed_buffers(&runtime, spec)?;
             Ok(Box::new(FileSubject::new(runtime, spec, buffers)?))
@@ -193,11 +199,14 @@ struct EchoSubject {
 }
 
 impl EchoSubject {
-    fn new(runtime: Runtime) -> io::Result<Self> {
+    fn new(runtime: Runtime, tier: Tier) -> io::Result<Self> {
         let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
         let port = listener.local_addr()?.port();
         let ops = Rc::new(Cell::new(0));
-        drop(runtime.spawn(accept(listener, ops.clone())));
+        match tier {
+            Tier::Leased => drop(runtime.spawn(accept_leased(listener, ops.clone()))),
+            _ => drop(runtime.spawn(accept(listener, ops.clone()))),
+        }
         Ok(EchoSubject { runtime, port, ops })
     }
 }
@@ -223,6 +232,28 @@ async fn echo(stream: TcpStream, ops: Rc<Cell<u64>>) {
             return;
         }
         buffer = back;
+        ops.set(ops.get() + 1);
+    }
+}
+
+async fn accept_leased(listener: TcpListener, ops: Rc<Cell<u64>>) {
+    let mut incoming = listener.incoming();
+    while let Ok(stream) = incoming.next().await {
+        if stream.set_nodelay(true).is_ok() {
+            drop(omniring::spawn(echo_leased(stream, ops.clone())));
+        }
+    }
+}
+
+/// As [`echo`], from memory that the runtime lends.
+async fn echo_leased(stream: TcpStream, ops: Rc<Cell<u64>>) {
+    while let Ok(lease) = stream.recv().await {
+        if lease.is_empty() {
+            return;
+        }
+        if stream.send_all(lease).await.0.is_err() {
+            return;
+        }
         ops.set(ops.get() + 1);
     }
 }
@@ -286,8 +317,10 @@ mod tests {
     #[test]
     fn every_engine_answers_the_load() {
         for engine in engines() {
-            let spec = spec(&engine, "echo-64", None);
-            assert!(answers_in_slices(64, || set_up(&spec).ok()), "{engine}");
+            for workload in ["echo-64", "echo-64-leased"] {
+                let spec = spec(&engine, workload, None);
+                assert!(answers_in_slices(64, || set_up(&spec).ok()), "{engine} {workload}");
+            }
         }
     }
 

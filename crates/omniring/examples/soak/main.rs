@@ -70,6 +70,8 @@ enum Plant {
     Thread,
     /// A buffer of a fixed pool.
     Fixed,
+    /// A leased buffer.
+    Lease,
     /// A few bytes of heap for each op.
     Heap,
     /// Memory that the allocator does not see.
@@ -262,6 +264,8 @@ fn run_runtime(
         .engine(engine)
         .queue_entries(*random.choice(&[8, 64, 256]).expect("there are some"))
         .threads_max(random.usize(1..6))
+        .direct_descriptors(*random.choice(&[0, 8, 1024]).expect("there are some"))
+        .leases(random.u32(8..64), *random.choice(&[128, 2048, 8192]).expect("there are some"))
         .build()
         .map_err(|error| error.to_string())?;
     let pool = runtime.block_on(async { work::pool(random) })?;
@@ -310,11 +314,13 @@ fn settle(runtime: &Runtime, before: Option<&Rest>) -> Result<Rest, String> {
     loop {
         runtime.block_on(sleep(Duration::from_millis(1)));
         let rest = Rest { stats: runtime.stats(), descriptors: Holdings::now().descriptors };
-        let Stats { task_count, in_flight_count, .. } = rest.stats;
+        let Stats { task_count, in_flight_count, leased_count, .. } = rest.stats;
         let found = if task_count > 0 {
             format!("{task_count} tasks have not ended")
         } else if in_flight_count > before.map_or(0, |before| before.stats.in_flight_count) {
             format!("{in_flight_count} ops are in flight though nobody waits for them")
+        } else if leased_count > 0 {
+            format!("{leased_count} buffers are leased though nobody has them")
         } else if let Some(before) = before.filter(|before| rest.descriptors > before.descriptors) {
             format!("{} descriptors, {} before", rest.descriptors, before.descriptors)
         } else {
@@ -332,6 +338,7 @@ async fn plant_in_runtime(plant: Option<Plant>, pool: &omniring::buf::FixedPool)
         Some(Plant::Descriptor) => std::mem::forget(std::fs::File::open("/dev/null")),
         Some(Plant::Task) => drop(spawn(std::future::pending::<()>())),
         Some(Plant::Op) => std::mem::forget(work::endless_op().await),
+        Some(Plant::Lease) => std::mem::forget(work::lease().await),
         Some(Plant::Fixed) => std::mem::forget(pool.try_take(1)),
         _ => {}
     }

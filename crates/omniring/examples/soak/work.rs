@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use omniring::buf::{AlignedBuf, FixedPool};
 use omniring::fs::{self, File, OpenOptions};
-use omniring::net::{TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixStream};
+use omniring::net::{Lease, TcpListener, TcpStream, UdpSocket, UnixDatagram, UnixStream};
 use omniring::time::{now, sleep, timeout};
 use omniring::{spawn, spawn_blocking, yield_now};
 
@@ -70,7 +70,7 @@ pub fn lent(pool: &FixedPool) -> usize {
 pub async fn endless_op() -> impl Sized {
     let (one, other) = UnixStream::pair().expect("a pair of sockets");
     let mut receive = Box::pin(async move {
-        let outcome = one.recv(vec![0; 1]).await;
+        let outcome = one.recv_into(vec![0; 1]).await;
         drop(other);
         outcome
     });
@@ -80,6 +80,13 @@ pub async fn endless_op() -> impl Sized {
     })
     .await;
     receive
+}
+
+/// A byte in a buffer of the runtime's.
+pub async fn lease() -> Lease {
+    let (one, other) = UnixStream::pair().expect("a pair of sockets");
+    one.send(vec![1]).await.0.expect("there is room");
+    other.recv().await.expect("it is there")
 }
 
 /// A kind of work.
@@ -230,18 +237,48 @@ impl Worker {
             for _ in 0..self.random.u32(1..6) {
                 let len = self.random.usize(1..20_000);
                 let message = self.bytes(len);
-                let send = stream.send_all(message.clone());
-                let Some((sent, _)) = self.perhaps(send).await else { break };
-                sent?;
-                let receive = receive_exact(&stream, message.len());
-                let Some(answer) = self.perhaps(receive).await else { break };
-                assert!(answer? == message, "an echo is what was sent");
+                if self.random.u32(..4) == 0 {
+                    let send = stream.send_zero_copy(message.clone());
+                    let Some((sent, in_use)) = self.perhaps(send).await else { break };
+                    if self.random.bool() {
+                        self.perhaps(in_use).await;
+                    }
+                    if sent? < len {
+                        break;
+                    }
+                } else {
+                    let send = stream.send_all(message.clone());
+                    let Some((sent, _)) = self.perhaps(send).await else { break };
+                    sent?;
+                }
+                let answer = if self.random.bool() {
+                    let receive = receive_exact(&stream, len);
+                    let Some(answer) = self.perhaps(receive).await else { break };
+                    answer?
+                } else {
+                    self.receive_leases(&stream, len).await?
+                };
+                assert!(answer == message, "an echo is what was sent");
             }
         }
         // The server is ended in the middle of an accept, its connections as they end.
         server.abort();
         let _ = server.await;
         Ok(())
+    }
+
+    /// Exactly so many bytes, in leases that are waited for again and again.
+    async fn receive_leases(&mut self, stream: &TcpStream, len: usize) -> io::Result<Vec<u8>> {
+        let mut received = Vec::with_capacity(len);
+        while received.len() < len {
+            let Some(lease) = self.perhaps(stream.recv()).await else { continue };
+            let lease = lease?;
+            if lease.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            received.extend_from_slice(&lease);
+        }
+        Ok(received)
     }
 
     /// A client that sends and sends, and is read from slowly or not at all.
@@ -263,8 +300,14 @@ impl Worker {
         });
         for _ in 0..random.u32(..6) {
             sleep(Duration::from_micros(random.u64(..2_000))).await;
+            if random.bool() {
+                if let Some(lease) = self.perhaps(server.recv()).await {
+                    assert!(lease?.iter().all(|&byte| byte == 7));
+                }
+                continue;
+            }
             let buffer = Vec::with_capacity(random.usize(1..50_000));
-            if let Some((received, buffer)) = self.perhaps(server.recv(buffer)).await {
+            if let Some((received, buffer)) = self.perhaps(server.recv_into(buffer)).await {
                 assert!(buffer[..received?].iter().all(|&byte| byte == 7));
             }
         }
@@ -418,7 +461,7 @@ impl Worker {
                     assert_eq!(sent?, 100);
                 }
                 let time = Duration::from_micros(self.random.u64(..300));
-                let received = timeout(time, other.recv_from(vec![0; 200])).await;
+                let received = timeout(time, other.recv_from_into(vec![0; 200])).await;
                 self.note(received.is_ok());
                 if let Ok((received, _)) = received {
                     assert_eq!(received?, (100, from));
@@ -427,7 +470,7 @@ impl Worker {
                 // A receiver that is full has to be waited for.
                 self.perhaps(left.send(message)).await;
                 let time = Duration::from_micros(self.random.u64(..300));
-                let received = timeout(time, right.recv(vec![0; 200])).await;
+                let received = timeout(time, right.recv_into(vec![0; 200])).await;
                 self.note(received.is_ok());
                 if let Ok((received, _)) = received {
                     assert_eq!(received?, 100);
@@ -450,9 +493,19 @@ impl Worker {
                 sender.abort();
                 break;
             }
+            if self.random.bool() {
+                // What a lease is dropped for is there for the next receive, of either kind.
+                if let Some(lease) = self.perhaps(other.recv()).await {
+                    received.extend_from_slice(&lease?);
+                }
+                continue;
+            }
             let room = Vec::with_capacity(self.random.usize(1..60_000));
-            let (count, part) = self.surely(other.recv(room)).await;
-            assert!(count? > 0, "the sender has not ended");
+            let (count, part) = self.surely(other.recv_into(room)).await;
+            let count = count?;
+            if count == 0 {
+                panic!("{} of {len} bytes, then {:?}", received.len(), sender.await);
+            }
             received.extend_from_slice(&part);
         }
         assert!(expected.starts_with(&received), "what arrives is what was sent");
@@ -506,17 +559,34 @@ impl Worker {
 /// Sends everything back on each connection. Ends when it is aborted; its connections end when
 /// their peers close.
 async fn serve(listener: TcpListener, mut random: Rng) {
-    while let Ok((stream, _)) = listener.accept().await {
-        drop(spawn(echo_all(stream, random.fork())));
+    if random.bool() {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(spawn(echo_all(stream, random.fork())));
+        }
+    } else {
+        let mut incoming = listener.incoming();
+        while let Ok(stream) = incoming.next().await {
+            drop(spawn(echo_all(stream, random.fork())));
+        }
     }
 }
 
+/// Until the peer closes, or resets what it did not want to read.
 async fn echo_all(stream: TcpStream, mut random: Rng) {
+    if random.u32(..3) == 0 {
+        echo_owned(stream, random).await;
+    } else {
+        let hoard_max = if random.bool() { random.usize(1..60) } else { 0 };
+        echo_leased(stream, hoard_max).await;
+    }
+}
+
+async fn echo_owned(stream: TcpStream, mut random: Rng) {
     let mut buffer = Vec::with_capacity(random.usize(1..20_000));
     loop {
-        let (received, filled) = stream.recv(buffer).await;
+        let (received, filled) = stream.recv_into(buffer).await;
         if !matches!(received, Ok(1..)) {
-            return; // the peer has closed, or reset what it did not want to read
+            return;
         }
         let (sent, back) = stream.send_all(filled).await;
         if sent.is_err() {
@@ -527,11 +597,29 @@ async fn echo_all(stream: TcpStream, mut random: Rng) {
     }
 }
 
+/// Keeps so many leases to itself before it gives them back.
+async fn echo_leased(stream: TcpStream, hoard_max: usize) {
+    let mut hoard = Vec::new();
+    while let Ok(lease) = stream.recv().await {
+        if lease.is_empty() {
+            return;
+        }
+        let (sent, lease) = stream.send_all(lease).await;
+        if sent.is_err() {
+            return;
+        }
+        hoard.push(lease);
+        if hoard.len() > hoard_max {
+            hoard.clear();
+        }
+    }
+}
+
 /// Exactly so many bytes.
 async fn receive_exact(stream: &TcpStream, len: usize) -> io::Result<Vec<u8>> {
     let mut received = Vec::with_capacity(len);
     while received.len() < len {
-        let (count, part) = stream.recv(Vec::with_capacity(len - received.len())).await;
+        let (count, part) = stream.recv_into(Vec::with_capacity(len - received.len())).await;
         if count? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
