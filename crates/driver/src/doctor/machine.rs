@@ -43,9 +43,13 @@ fn missing(reason: impl Into<String>, remedy: impl Into<String>) -> Verdict {
 fn kernel() -> Verdict {
     let release = system::kernel_release();
     let verdict = match system::kernel_version() {
-        Some(version) if version < diagnosis::RING_VERSION_MIN => {
-            falls_back("too old for the engine uring", "Linux 5.11 or later, better 6.1 or later")
-        }
+        Some(version) if version < diagnosis::RING_VERSION_MIN => match ring_works() {
+            Ok(()) => Verdict::works("old, but with a newer io_uring, which suffices, ported back"),
+            Err(_) => falls_back(
+                "too old for the engine uring",
+                "Linux 5.11 or later, better 6.1 or later",
+            ),
+        },
         Some(_) => Verdict::works("new enough for the engine uring"),
         None => Verdict::works("a release that says no version"),
     };

@@ -214,7 +214,7 @@ fn min_wait_timeout() -> Trial {
     let doing = "waiting for two completions of which one comes";
     let mut bench = Bench::new()?;
     if !bench.ring.has_min_wait() {
-        return Err(lack("the ring's list of features", libc::EOPNOTSUPP));
+        return Err(lack("looking for it among the ring's features", libc::EOPNOTSUPP));
     }
     bench.push(entry(code::IORING_OP_NOP, -1));
     let start = crate::clock::now();
@@ -231,7 +231,7 @@ fn min_wait_timeout() -> Trial {
 fn no_iowait() -> Trial {
     let mut bench = Bench::new()?;
     if !bench.ring.has_no_iowait() {
-        return Err(lack("the ring's list of features", libc::EOPNOTSUPP));
+        return Err(lack("looking for it among the ring's features", libc::EOPNOTSUPP));
     }
     bench.nop("waiting so")
 }
