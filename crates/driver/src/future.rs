@@ -39,6 +39,15 @@ pub unsafe trait Operation: Unpin + 'static {
     /// Makes the output of a completion.
     fn complete(self, completion: Completion) -> Self::Output;
 
+    /// Makes the output of an op that was cancelled because its time limit had passed: see
+    /// [`OpFuture::with_timeout`].
+    fn complete_late(self) -> Self::Output
+    where
+        Self: Sized,
+    {
+        self.complete(Completion::error(libc::ETIMEDOUT))
+    }
+
     /// Nobody waits any more: disposes of what the completion yields, such as an open descriptor.
     fn discard(self, completion: Completion)
     where
@@ -112,11 +121,23 @@ impl<O: Operation> Future for OpFuture<O> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O::Output> {
-        let this = &mut *self;
-        let Some(operation) = &mut this.operation else {
+        match self.poll_completion(cx) {
+            Poll::Ready(completion) => Poll::Ready(self.finish(completion)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// The two halves of a poll, for futures that look at the completion before they make the output.
+impl<O: Operation> OpFuture<O> {
+    /// Starts the op if it was not, and says how it ended. One of [`OpFuture::finish`],
+    /// [`OpFuture::finish_late`] and [`OpFuture::discard`] has to follow.
+    #[inline]
+    pub(crate) fn poll_completion(&mut self, cx: &mut Context<'_>) -> Poll<Completion> {
+        let Some(operation) = &mut self.operation else {
             panic!("an op's future was polled after it had finished")
         };
-        let completion = match this.stage {
+        let completion = match self.stage {
             Stage::Idle => match operation.before(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(completion)) => completion,
@@ -127,7 +148,7 @@ impl<O: Operation> Future for OpFuture<O> {
                     match unsafe { operation.driver().start(op, cx.waker()) } {
                         Started::Done(completion) => completion,
                         Started::Pending(key) => {
-                            this.stage = Stage::InFlight(key);
+                            self.stage = Stage::InFlight(key);
                             return Poll::Pending;
                         }
                     }
@@ -139,12 +160,37 @@ impl<O: Operation> Future for OpFuture<O> {
             },
             Stage::Cancelled | Stage::Finished => Completion::error(libc::ECANCELED),
         };
-        this.stage = Stage::Finished;
+        self.stage = Stage::Finished;
+        Poll::Ready(completion)
+    }
+
+    /// The output of an op that has ended.
+    #[inline]
+    pub(crate) fn finish(&mut self, completion: Completion) -> O::Output {
         if completion.result < 0 {
-            return Poll::Ready(fail(&mut this.operation, completion));
+            return fail(&mut self.operation, completion);
         }
-        let operation = this.operation.take().expect("it was there a moment ago");
-        Poll::Ready(operation.complete(completion))
+        let operation = self.operation.take().expect("it was there a moment ago");
+        operation.complete(completion)
+    }
+
+    /// The output of an op that was cancelled because its time was over.
+    pub(crate) fn finish_late(&mut self) -> O::Output {
+        let operation = self.operation.take().expect("there until the output is made");
+        operation.complete_late()
+    }
+
+    /// Nobody wants the output of an op that has ended, unless it was made already.
+    pub(crate) fn discard(&mut self, completion: Completion) {
+        if let Some(operation) = self.operation.take() {
+            operation.discard(completion);
+        }
+    }
+
+    /// The driver that carries the op out, until the output is made.
+    pub(crate) fn driver(&self) -> Rc<Driver> {
+        let operation = self.operation.as_ref().expect("there until the output is made");
+        operation.driver().clone()
     }
 }
 
@@ -170,6 +216,14 @@ impl<O: Operation> OpFuture<O> {
         else {
             return (Pin::new(self).poll(cx), false);
         };
+        match operation.before(cx) {
+            Poll::Pending => return (Poll::Pending, false),
+            Poll::Ready(None) => {}
+            Poll::Ready(Some(completion)) => {
+                self.stage = Stage::Finished;
+                return (Poll::Ready(self.finish(completion)), false);
+            }
+        }
         let op = operation.prepare();
         let second_op = second_operation.prepare();
         let driver = operation.driver();
@@ -187,8 +241,7 @@ impl<O: Operation> OpFuture<O> {
             }
         };
         self.stage = Stage::Finished;
-        let operation = self.operation.take().expect("it was there a moment ago");
-        (Poll::Ready(operation.complete(completion)), false)
+        (Poll::Ready(self.finish(completion)), false)
     }
 }
 

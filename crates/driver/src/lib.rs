@@ -35,6 +35,7 @@ mod pool;
 mod receiver;
 mod system;
 mod table;
+mod timed;
 
 pub use choice::{Config, ENGINE_VARIABLE, EngineName, StartError, UnknownEngine};
 pub use driver::{Driver, Unparker};
@@ -44,3 +45,4 @@ pub use future::{OpFuture, Operation};
 pub use handle::SharedHandle;
 pub use lease::Lease;
 pub use op_set::OpSet;
+pub use timed::Timed;

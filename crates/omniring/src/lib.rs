@@ -43,7 +43,7 @@ mod yielding;
 pub use omniring_driver::op::{Op, Opcode};
 pub use omniring_driver::{
     ENGINE_VARIABLE, EngineName as Engine, Explained, OpFuture, Operation, StartError, Support,
-    UnknownEngine, doctor, raw_os_error,
+    Timed, UnknownEngine, doctor, raw_os_error,
 };
 
 pub use blocking::spawn_blocking;

@@ -1,4 +1,21 @@
 //! Time: sleeping, timeouts and intervals, all on the runtime's deadline queue.
+//!
+//! [`timeout`] is for any future, and drops it when the time is over. A single op has
+//! [`with_timeout`](crate::OpFuture::with_timeout), which gives the buffer back, and loses no result
+//! that was there just in time:
+//!
+//! ```
+//! # omniring::Runtime::new()?.block_on(async {
+//! use std::time::Duration;
+//! let (stream, _peer) = omniring::net::UnixStream::pair()?;
+//! let recv = stream.recv_into(Vec::with_capacity(100)).with_timeout(Duration::from_millis(1));
+//! let (result, buf) = recv.await;
+//! assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+//! assert_eq!(buf.capacity(), 100);
+//! # Ok::<(), std::io::Error>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub(crate) mod wheel;
 

@@ -557,6 +557,10 @@ unsafe impl Operation for Close {
         unit(completion)
     }
 
+    fn complete_late(self) -> io::Result<()> {
+        self.complete(Completion::error(libc::ECANCELED))
+    }
+
     fn discard(self, completion: Completion) {
         let _ = self.complete(completion);
     }

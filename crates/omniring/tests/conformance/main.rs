@@ -30,5 +30,6 @@ mod send_file;
 mod tasks;
 mod tcp;
 mod time;
+mod timed;
 mod udp;
 mod unix;
