@@ -132,7 +132,13 @@ pub(crate) struct Table {
     orphans: Vec<FinishedOrphan>,
     /// Multishot ops whose completions are not taken as fast as they come.
     unread: Vec<Key>,
+    /// What ended multishot ops have left: their room is used again.
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    spare: Vec<Box<Multi>>,
 }
+
+/// So many are kept at most.
+const SPARE_MAX: usize = 64;
 
 impl Table {
     pub(crate) fn new() -> Table {
@@ -144,6 +150,7 @@ impl Table {
             wakers: Vec::new(),
             orphans: Vec::new(),
             unread: Vec::new(),
+            spare: Vec::new(),
         }
     }
 
@@ -283,16 +290,25 @@ impl Table {
     /// Makes an op that was just inserted one that may complete more than once. With `ready_max`
     /// completions that nobody has taken it is reported by [`Table::take_unread`].
     pub(crate) fn set_multi(&mut self, key: Key, ready_max: usize, waker: Waker) {
-        let multi = Multi {
-            ready: VecDeque::new(),
-            wakers: vec![waker],
-            ended: false,
-            ready_max,
-            throttled: false,
-        };
+        let mut multi = self.spare.pop().unwrap_or_else(|| {
+            let (ready, wakers) = (VecDeque::new(), Vec::with_capacity(1));
+            Box::new(Multi { ready, wakers, ended: false, ready_max: 0, throttled: false })
+        });
+        multi.wakers.push(waker);
+        (multi.ended, multi.ready_max, multi.throttled) = (false, ready_max, false);
         let state = &mut self.slots[key.index()].state;
         debug_assert!(matches!(state, State::Waiting { waker: None }), "it was just inserted");
-        *state = State::Multi { multi: Box::new(multi) };
+        state.overwrite(State::Multi { multi });
+    }
+
+    /// Gives the slot of a multishot op back, whose last completion was taken.
+    fn release_multi(&mut self, key: Key) {
+        if let State::Multi { multi } = self.release(key)
+            && self.spare.len() < SPARE_MAX
+        {
+            debug_assert!(multi.ready.is_empty() && multi.wakers.is_empty(), "it has ended");
+            self.spare.push(multi);
+        }
     }
 
     /// The next completion of a multishot op, else registers `waker`. With the last one, the one
@@ -306,7 +322,7 @@ impl Table {
         match multi.ready.pop_front() {
             Some(completion) => {
                 if !completion.has_more() {
-                    self.release(key);
+                    self.release_multi(key);
                 }
                 Some(completion)
             }
@@ -326,7 +342,7 @@ impl Table {
             State::Multi { multi } => {
                 let completion = multi.ready.pop_front()?;
                 if !completion.has_more() {
-                    self.release(key);
+                    self.release_multi(key);
                 }
                 Some(completion)
             }
