@@ -142,7 +142,7 @@ impl LeasePool {
     }
 
     /// A buffer that nobody uses: one used lately first.
-    fn take_free(&self) -> Option<u16> {
+    pub(crate) fn take_free(&self) -> Option<u16> {
         let state = &mut *self.state.borrow_mut();
         state.free.pop().or_else(|| {
             let fresh = state.fresh;
@@ -179,6 +179,16 @@ impl LeasePool {
             let first = provided.entries.start.as_ptr().cast::<RingEntry>();
             (*first).tail.store(tail, Ordering::Release);
         }
+    }
+
+    /// Bytes in one buffer.
+    pub(crate) fn buffer_len(&self) -> u32 {
+        self.buffer_len
+    }
+
+    /// Where the buffer is and how many bytes it has.
+    pub(crate) fn memory(&self, buffer: u16) -> (*mut u8, u32) {
+        (self.address(buffer), self.buffer_len)
     }
 
     fn address(&self, buffer: u16) -> *mut u8 {

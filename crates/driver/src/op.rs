@@ -243,6 +243,11 @@ impl Completion {
         Completion { result, flags }
     }
 
+    /// The last completion of an op that has taken a buffer of the lease pool.
+    pub(crate) const fn with_buffer(result: i32, buffer: u16) -> Completion {
+        Completion { result, flags: FLAG_BUFFER | (buffer as u32) << BUFFER_SHIFT }
+    }
+
     /// A completion that says how the system call failed.
     pub(crate) const fn error(errno: c_int) -> Completion {
         Completion::new(-errno)

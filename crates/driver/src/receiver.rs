@@ -263,7 +263,8 @@ impl Receiver {
     pub(crate) fn new(driver: &Rc<Driver>, handle: Handle, of_datagrams: bool) -> Receiver {
         let pool = driver.leases().clone();
         let account = pool.open_account();
-        let is_native = driver.support(Opcode::RecvMulti) != Some(Support::Unsupported);
+        let opcode = if of_datagrams { Opcode::RecvMsgMulti } else { Opcode::RecvMulti };
+        let is_native = driver.support(opcode) != Some(Support::Unsupported);
         let message = of_datagrams.then(Message::new);
         let multi = ReceiveMulti { driver: driver.clone(), handle, pool, message, fd: None };
         Receiver {

@@ -13,6 +13,7 @@
 //! wait and stays so until it is reported with nobody waiting: an op that follows another finds
 //! it armed, and a descriptor that nobody reads does not keep the loop awake.
 
+mod lender;
 mod poller;
 
 use std::collections::BTreeMap;
@@ -24,10 +25,11 @@ use std::time::Duration;
 
 use libc::c_int;
 
+use self::lender::{Lender, Loan};
 pub(crate) use self::poller::Readiness;
 use self::poller::{ALWAYS, Events, Poller, Ready};
 use super::{Engine, Submitted, Support, Wait};
-use crate::attempt::{Attempt, Class, Interest, Outcome, attempt};
+use crate::attempt::{Attempt, Class, Interest, Outcome};
 use crate::clock::Instant;
 use crate::lease::LeasePool;
 use crate::notify::Notifier;
@@ -75,6 +77,8 @@ struct Entry {
     key: Key,
     op: Op,
     place: Place,
+    /// What the attempt on the pool has been lent.
+    loan: Loan,
     /// Whether it should end instead of waiting (again).
     cancelled: bool,
     /// Neighbours in the queue of its descriptor.
@@ -168,6 +172,7 @@ pub(crate) struct Calls {
     /// Whether a notification has to be cleared, or it would be reported again.
     clears_notifier: bool,
     pool: Pool,
+    lender: Lender,
     /// By slot index.
     entries: Vec<Entry>,
     /// By descriptor number.
@@ -200,6 +205,7 @@ impl Calls {
             edge: readiness == Readiness::EpollEdge,
             has_fd_limit: readiness == Readiness::Select,
             pool: Pool::new(threads_max, thread_name.to_owned(), notifier.clone()),
+            lender: Lender::default(),
             notifier,
             clears_notifier,
             entries: Vec::new(),
@@ -214,7 +220,8 @@ impl Calls {
     }
 
     fn remember(&mut self, key: Key, op: Op, place: Place) {
-        let entry = Entry { key, op, place, cancelled: false, previous: NONE, next: NONE };
+        let entry =
+            Entry { key, op, place, loan: None, cancelled: false, previous: NONE, next: NONE };
         let index = key.index();
         if index >= self.entries.len() {
             let nothing = Entry { op: Op::Nop {}, place: Place::Nowhere, ..entry };
@@ -243,8 +250,15 @@ impl Calls {
         {
             descriptor.set_ready(interest, false);
         }
-        // SAFETY: INV-BUF, promised to `submit`: the op has not completed.
-        unsafe { self.pool.stage(key, op, which) };
+        match self.lender.lend(op) {
+            Ok((op, loan)) => {
+                self.entries[key.index()].loan = loan;
+                // SAFETY: INV-BUF, promised to `submit`: the op has not completed. A buffer that
+                // is lent is the pool's, which the engine keeps.
+                unsafe { self.pool.stage(key, op, which) };
+            }
+            Err(outcome) => self.on_outcome(key, outcome),
+        }
     }
 
     fn descriptor(&mut self, fd: RawFd) -> &mut Descriptor {
@@ -405,7 +419,7 @@ impl Calls {
         let op = self.entries[key.index()].op;
         // SAFETY: a poll has no pointers.
         matches!(op, Op::Poll { .. })
-            && matches!(unsafe { attempt(&op, Attempt::Again) }, Outcome::Done(_))
+            && matches!(unsafe { self.lender.attempt(&op, Attempt::Again) }, Outcome::Done(_))
     }
 
     /// Puts an op in the queue of those that wait for `fd`.
@@ -464,7 +478,7 @@ impl Calls {
         | Op::SendMsg { flags, .. }) = *op
         else {
             // A connect has to be attempted once in any case, and streams may not be pollable.
-            return matches!(op, Op::Accept { .. } | Op::AcceptMulti { .. })
+            return matches!(op, Op::Accept { .. } | Op::AcceptMulti { .. } | Op::RecvMulti { .. })
                 .then(|| self.known_to_wait(op))?;
         };
         if flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE | libc::MSG_OOB) != 0 {
@@ -481,8 +495,10 @@ impl Calls {
 
     /// A short read of a stream took all there was: the next one has to wait for an event.
     fn has_drained(&self, op: &Op, completion: Completion) -> bool {
-        let Op::Recv { handle, len, flags, .. } = *op else {
-            return false;
+        let (handle, len, flags) = match *op {
+            Op::Recv { handle, len, flags, .. } => (handle, len, flags),
+            Op::RecvMulti { handle } => (handle, self.lender.buffer_len(), 0),
+            _ => return false,
         };
         // A look at the data, or the urgent byte, leaves the rest where it is.
         flags & (libc::MSG_PEEK | libc::MSG_OOB) == 0
@@ -496,7 +512,7 @@ impl Calls {
     /// An op completed on the driver's thread.
     fn after_inline(&mut self, op: &Op, completion: Completion) {
         if self.has_drained(op, completion)
-            && let Op::Recv { handle, .. } = *op
+            && let Op::Recv { handle, .. } | Op::RecvMulti { handle } = *op
         {
             self.descriptors[handle.fd() as usize].readable = false;
         }
@@ -632,7 +648,7 @@ impl Calls {
                 }
             } else {
                 // SAFETY: INV-BUF, promised to `submit`: the op has not completed.
-                match unsafe { attempt(&op, Attempt::Again) } {
+                match unsafe { self.lender.attempt(&op, Attempt::Again) } {
                     Outcome::Done(completion) => {
                         self.unlink(key);
                         self.after_inline(&op, completion);
@@ -654,9 +670,9 @@ impl Calls {
 
     /// What came back from the pool.
     fn on_outcome(&mut self, key: Key, outcome: Outcome) {
-        let Some(&mut Entry { op, cancelled, .. }) = self.entry(key) else {
-            return;
-        };
+        let Some(entry) = self.entry(key) else { return };
+        let (op, cancelled, loan) = (entry.op, entry.cancelled, entry.loan.take());
+        let outcome = self.lender.settle(loan, outcome);
         if !self.edge {
             self.rearm_sides(&op);
         }
@@ -702,7 +718,8 @@ impl Calls {
 
 impl Engine for Calls {
     fn support(&self, opcode: Opcode) -> Support {
-        if matches!(opcode, Opcode::RecvMulti | Opcode::RecvMsgMulti) {
+        if opcode == Opcode::RecvMsgMulti {
+            // A receiver without it looks for itself whether there is a datagram.
             return Support::Unsupported;
         }
         self.policy.support(opcode.class())
@@ -719,7 +736,7 @@ impl Engine for Calls {
         match (op.class(), self.policy) {
             (Class::Instant, _) | (Class::Device, Policy::DevicesInline) => {
                 // SAFETY: the caller's contract.
-                match unsafe { attempt(&op, Attempt::First) } {
+                match unsafe { self.lender.attempt(&op, Attempt::First) } {
                     Outcome::Done(completion) => Submitted::Done(completion),
                     // A position that a pipe or a terminal ignores.
                     Outcome::Wait { fd, interest } => {
@@ -740,7 +757,7 @@ impl Engine for Calls {
                 let mut which = Attempt::First;
                 loop {
                     // SAFETY: the caller's contract.
-                    match unsafe { attempt(&op, which) } {
+                    match unsafe { self.lender.attempt(&op, which) } {
                         Outcome::Done(completion) => {
                             self.after_inline(&op, completion);
                             self.entries[key.index()].place = Place::Nowhere;
@@ -802,6 +819,8 @@ impl Engine for Calls {
                 if !self.pool.cancel(key) {
                     return;
                 }
+                let loan = self.entries[key.index()].loan.take();
+                let _ = self.lender.settle(loan, Outcome::Done(Completion::new(0)));
                 if !self.edge {
                     self.rearm_sides(&op);
                 }
@@ -888,7 +907,9 @@ impl Engine for Calls {
         self.descriptors[fd as usize] = UNKNOWN;
     }
 
-    fn provide(&mut self, _pool: &Rc<LeasePool>) {}
+    fn provide(&mut self, pool: &Rc<LeasePool>) {
+        self.lender.provide(pool);
+    }
 
     fn notifier(&self) -> &Arc<Notifier> {
         &self.notifier
@@ -912,6 +933,7 @@ fn direction(op: &Op) -> Option<(RawFd, Interest)> {
         | Op::Accept { handle, .. }
         | Op::AcceptMulti { handle, .. }
         | Op::Recv { handle, .. }
+        | Op::RecvMulti { handle }
         | Op::RecvMsg { handle, .. } => (handle, Interest::Read),
         Op::Write { handle, .. }
         | Op::WriteVectored { handle, .. }
