@@ -149,6 +149,18 @@ fn a_filter_that_kills_is_found_out_and_the_rest_is_told() {
 }
 
 #[test]
+fn where_not_even_epoll_works_the_exit_code_is_1() {
+    let output = denied(Denial::Epoll, || doctor(&["--format", "json"]));
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let epoll = finding(&report, "engines", "epoll");
+    assert_eq!(epoll["status"], "missing", "{epoll}");
+    assert_said(epoll, "remedy", "seccomp");
+    let auto = finding(&report, "engines", "auto");
+    assert_eq!((&auto["status"], &auto["value"]), (&"falls back".into(), &"poll".into()));
+}
+
+#[test]
 fn mistakes_are_one_line_and_exit_code_2() {
     for (arguments, expected) in [
         (&["--format", "xml"][..], "invalid value 'xml'"),

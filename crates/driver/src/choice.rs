@@ -228,7 +228,7 @@ impl std::error::Error for StartError {
 
 /// The engines that `auto` tries, the best first. The last one needs nothing that a kernel or a
 /// container may lack.
-pub(crate) const LADDER: &[EngineName] = &[EngineName::Uring, EngineName::Epoll];
+pub(crate) const LADDER: &[EngineName] = &[EngineName::Uring, EngineName::Epoll, EngineName::Poll];
 
 /// An engine that was made and proved.
 pub(crate) struct Chosen {

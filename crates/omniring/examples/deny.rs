@@ -31,6 +31,8 @@ enum How {
     Enosys,
     /// Only io_uring_enter, with EPERM
     EnterOnly,
+    /// All of io_uring and epoll_create1, with EPERM
+    Epoll,
     /// All of io_uring, by killing the process
     Kill,
 }
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         How::Eperm => Denial::Eperm,
         How::Enosys => Denial::Enosys,
         How::EnterOnly => Denial::EnterOnly,
+        How::Epoll => Denial::Epoll,
         How::Kill => Denial::Kill,
     };
     denial.apply();

@@ -10,9 +10,9 @@ use denial::{Denial, denied};
 const REMEDY: &str = "allow io_uring_setup, io_uring_enter and io_uring_register in the filter: \
                       docker run --security-opt seccomp=";
 
-/// Whether the rung below `uring`.
+/// Whether it is the rung below `uring`.
 fn is_next_rung(engine: Engine) -> bool {
-    engine == Engine::Epoll
+    ["aio", "epoll"].contains(&engine.name())
 }
 
 #[test]
@@ -28,6 +28,17 @@ fn auto_falls_back_and_says_why() {
         assert!(choice.contains(REMEDY) && !choice.contains('\n'), "{denial:?}: {choice}");
         assert_eq!(echoed, "there and back");
     }
+}
+
+#[test]
+fn auto_finds_an_engine_even_without_epoll() {
+    let (engine, choice, echoed) = denied(Denial::Epoll, || {
+        let runtime = Runtime::new().expect("auto never leaves a program without an engine");
+        (runtime.engine(), runtime.engine_choice().to_owned(), runtime.block_on(echo()))
+    });
+    assert_eq!(engine, Engine::Poll, "{choice}");
+    assert!(choice.contains("; epoll does not: Operation not permitted"), "{choice}");
+    assert_eq!(echoed, "there and back");
 }
 
 /// Through a file, a connection and a timer.

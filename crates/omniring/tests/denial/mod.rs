@@ -15,6 +15,8 @@ pub enum Denial {
     Enosys,
     /// Only `io_uring_enter`, with `EPERM`: a ring can be made and not used.
     EnterOnly,
+    /// All of io_uring and `epoll_create1`, with `EPERM`.
+    Epoll,
     /// All of io_uring, by killing the process: a filter that does not answer.
     Kill,
 }
@@ -26,7 +28,7 @@ impl Denial {
     /// What the reason has to say under it.
     pub fn reason(self) -> &'static str {
         match self {
-            Denial::Eperm => "io_uring_setup is denied (EPERM) by a seccomp filter",
+            Denial::Eperm | Denial::Epoll => "io_uring_setup is denied (EPERM) by a seccomp filter",
             Denial::Enosys => "io_uring_setup is hidden (ENOSYS) by a seccomp filter",
             Denial::EnterOnly => "io_uring_enter is denied (EPERM) by a seccomp filter",
             Denial::Kill => "the process that tried it was killed (SIGSYS), by a seccomp filter",
@@ -40,6 +42,7 @@ impl Denial {
             Denial::Eperm => (&RING_CALLS[..], errno(libc::EPERM)),
             Denial::Enosys => (&RING_CALLS[..], errno(libc::ENOSYS)),
             Denial::EnterOnly => (&RING_CALLS[1..2], errno(libc::EPERM)),
+            Denial::Epoll => (&RING_AND_EPOLL_CALLS[..], errno(libc::EPERM)),
             Denial::Kill => (&RING_CALLS[..], SeccompAction::KillProcess),
         };
         let rules: BTreeMap<i64, _> = calls.iter().map(|&call| (call, Vec::new())).collect();
@@ -51,6 +54,8 @@ impl Denial {
     }
 }
 
+const RING_AND_EPOLL_CALLS: [i64; 4] =
+    [RING_CALLS[0], RING_CALLS[1], RING_CALLS[2], libc::SYS_epoll_create1];
 const RING_CALLS: [i64; 3] =
     [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 
