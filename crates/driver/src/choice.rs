@@ -24,6 +24,12 @@ pub enum EngineName {
     /// io_uring with a thread of the kernel's that takes the submissions: no system call as long as
     /// it is awake, for a core of its own. It naps when idle ([`Config::submission_idle_time`]).
     UringSqpoll,
+    /// io_uring with a second ring that polls the device for positional reads and writes of files
+    /// opened with `O_DIRECT`: the shortest way to a device with polled queues, for a core that is
+    /// busy while they are in flight. A device without polled queues is refused, by name, when such
+    /// a file is opened ([`Config::allow_unpolled`]); ops on one that was opened elsewhere end with
+    /// `EOPNOTSUPP`. A request that the device has ends by itself: cancels do not reach it.
+    UringIopoll,
     /// Readiness by `epoll(7)`, edge-triggered; file ops on a pool of threads.
     Epoll,
     /// The same, level-triggered: `epoll-level`.
@@ -45,6 +51,7 @@ impl EngineName {
     pub const ALL: &'static [EngineName] = &[
         EngineName::Uring,
         EngineName::UringSqpoll,
+        EngineName::UringIopoll,
         EngineName::Epoll,
         EngineName::EpollLevel,
         EngineName::Poll,
@@ -59,6 +66,7 @@ impl EngineName {
             EngineName::Auto => "auto",
             EngineName::Uring => "uring",
             EngineName::UringSqpoll => "uring-sqpoll",
+            EngineName::UringIopoll => "uring-iopoll",
             EngineName::Epoll => "epoll",
             EngineName::EpollLevel => "epoll-level",
             EngineName::Poll => "poll",
@@ -110,7 +118,8 @@ pub struct Config {
     /// More ops than that can be in flight.
     pub queue_entries: u32,
     /// How long the kernel thread that takes submissions goes on looking for more before it naps,
-    /// 1 ms to 1 minute, in whole milliseconds. Only `uring-sqpoll` has one.
+    /// 1 ms to 1 minute, in whole milliseconds. Only `uring-sqpoll` has one, and `uring-iopoll`
+    /// where asked for ([`Config::polling_thread`]).
     ///
     /// Looking takes a whole core. While ops keep coming the gaps between them are far shorter
     /// than the default, 1 ms, the shortest that the kernel knows; and to wake it costs one system
@@ -118,6 +127,16 @@ pub struct Config {
     pub submission_idle_time: Duration,
     /// The CPU that this thread stays on; any if `None`.
     pub submission_cpu: Option<u32>,
+    /// For `uring-iopoll`: the poller sleeps for half of the time that a request takes as a rule
+    /// before it asks the device (`IORING_SETUP_HYBRID_IOPOLL`, Linux 6.13). Less CPU, for a
+    /// little more time per op.
+    pub hybrid_polling: bool,
+    /// For `uring-iopoll`: a thread of the kernel's takes the submissions of the second ring and
+    /// polls the device, so that the driver's thread sleeps meanwhile.
+    pub polling_thread: bool,
+    /// For `uring-iopoll`: `O_DIRECT` files on devices without polled queues are not refused, but
+    /// read and written by interrupts.
+    pub allow_unpolled: bool,
     /// The most threads of the pool, at least 1.
     pub threads_max: usize,
     /// What the names of the pool's threads start with.
@@ -141,6 +160,9 @@ impl Default for Config {
             queue_entries: 256,
             submission_idle_time: Duration::from_millis(1),
             submission_cpu: None,
+            hybrid_polling: false,
+            polling_thread: false,
+            allow_unpolled: false,
             threads_max: 16,
             thread_name: "omniring-pool".to_owned(),
             direct_descriptors: 0,
@@ -175,6 +197,7 @@ impl StartError {
         let diagnosis = match engine {
             EngineName::Uring => Diagnosis::of_ring(&failure),
             EngineName::UringSqpoll => Diagnosis::of_ring_with_thread(&failure),
+            EngineName::UringIopoll => Diagnosis::of_polled_ring(&failure),
             _ => Diagnosis::of_calls(&failure),
         };
         StartError { engine, cause: Cause::Failure(failure, diagnosis) }
@@ -312,8 +335,8 @@ fn make(name: EngineName, config: &Config) -> Result<Made, Failure> {
         Ok(engine) => Ok((Box::new(engine) as Box<_>, None)),
         Err(error) => Err(Failure { step: Step::SetUp, error }),
     };
-    let uring = |mode| {
-        let engine = Uring::new(config, mode)?;
+    let uring = |mode, polled_mode| {
+        let engine = Uring::new(config, mode, polled_mode)?;
         let remark = engine.remark();
         Ok((Box::new(engine) as Box<_>, remark))
     };
@@ -323,9 +346,17 @@ fn make(name: EngineName, config: &Config) -> Result<Made, Failure> {
     };
     match name {
         EngineName::Auto => unreachable!("resolved by the caller"),
-        EngineName::Uring => uring(Mode::default()),
+        EngineName::Uring => uring(Mode::default(), None),
         EngineName::UringSqpoll => {
-            uring(Mode { thread: Some(submission_thread), ..Mode::default() })
+            uring(Mode { thread: Some(submission_thread), ..Mode::default() }, None)
+        }
+        EngineName::UringIopoll => {
+            let polled_mode = Mode {
+                thread: config.polling_thread.then_some(submission_thread),
+                polls_device: true,
+                is_hybrid: config.hybrid_polling,
+            };
+            uring(Mode::default(), Some(polled_mode))
         }
         EngineName::Epoll => calls(Policy::DevicesOnPool, Readiness::EpollEdge),
         EngineName::EpollLevel => calls(Policy::DevicesOnPool, Readiness::EpollLevel),

@@ -93,6 +93,18 @@ impl Diagnosis {
         }
     }
 
+    /// As `of_ring`, of a ring that polls the device.
+    pub(crate) fn of_polled_ring(failure: &Failure) -> Diagnosis {
+        match (failure.step, failure.error.raw_os_error()) {
+            (Step::SetUp, Some(libc::EINVAL)) => Diagnosis::new(
+                "io_uring_setup refuses a ring that polls the device as asked for (EINVAL)",
+                "without hybrid polling before Linux 6.13, a polling thread on a CPU that is online \
+                 and allowed to this process; or engine 'uring'",
+            ),
+            _ => Diagnosis::of_ring(failure),
+        }
+    }
+
     /// As `of_ring`, of a ring whose submissions a thread of the kernel's takes.
     pub(crate) fn of_ring_with_thread(failure: &Failure) -> Diagnosis {
         match (failure.step, failure.error.raw_os_error()) {

@@ -424,6 +424,14 @@ impl Driver {
         })
     }
 
+    /// Whether the engine takes ops on a file that was opened past the page cache.
+    pub(crate) fn admit(&self, handle: Handle) -> io::Result<()> {
+        match &mut self.inner.borrow_mut().engine {
+            Some(engine) => engine.admit(handle),
+            None => Ok(()),
+        }
+    }
+
     /// `handle` is about to be closed or to leave the driver's care.
     pub(crate) fn forget(&self, handle: Handle) {
         if let Some(engine) = &mut self.inner.borrow_mut().engine {

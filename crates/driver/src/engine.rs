@@ -124,6 +124,13 @@ pub(crate) trait Engine {
     /// `handle` is about to leave the driver's care: what the engine keeps for it goes.
     fn forget(&mut self, handle: Handle);
 
+    /// Whether ops on a file that was opened past the page cache can be carried out; the error
+    /// names what refuses them.
+    fn admit(&mut self, handle: Handle) -> io::Result<()> {
+        let _ = handle;
+        Ok(())
+    }
+
     /// Registers `len` bytes from `start` on, which ops may then name by the index.
     ///
     /// # Safety
@@ -172,7 +179,7 @@ pub(crate) trait Engine {
 
 /// How long an engine has for the proof that it works. What a kernel or a filter does not support
 /// can look like waiting for ever.
-const PROOF_TIME_MAX: Duration = Duration::from_secs(5);
+pub(crate) const PROOF_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Proves a fresh engine: an op goes in and its completion comes out, and a notification ends a
 /// wait. Where making an engine succeeds, using it may still be forbidden.

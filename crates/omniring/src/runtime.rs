@@ -70,6 +70,30 @@ impl Builder {
         self
     }
 
+    /// For the engine `uring-iopoll`, and ignored by others: sleep for half of the time that a
+    /// request takes as a rule before polling for it (default off). Less CPU, for a little more
+    /// time per op. `build` fails before Linux 6.13.
+    pub fn hybrid_polling(mut self, hybrid: bool) -> Builder {
+        self.config.hybrid_polling = hybrid;
+        self
+    }
+
+    /// For the engine `uring-iopoll`, and ignored by others: a thread of the kernel's submits to
+    /// the device and polls it, so that the runtime's thread sleeps meanwhile (default off). The
+    /// thread's idle time and CPU are those of `submission_idle_time` and `submission_cpu`.
+    pub fn polling_thread(mut self, thread: bool) -> Builder {
+        self.config.polling_thread = thread;
+        self
+    }
+
+    /// For the engine `uring-iopoll`, and ignored by others: read and write `O_DIRECT` files on
+    /// devices without polled queues by interrupts, instead of refusing to open them (default
+    /// off).
+    pub fn allow_unpolled(mut self, allow: bool) -> Builder {
+        self.config.allow_unpolled = allow;
+        self
+    }
+
     /// The most threads, at least 1 (default 16), for calls that block: `spawn_blocking`, and
     /// ops that the engine has no other way for. They start when needed. Where there are several,
     /// one of them is kept for ops.

@@ -1,5 +1,5 @@
-//! The `uring` engine: io_uring, interrupt-driven; and `uring-sqpoll`, the same with a thread of the
-//! kernel's that takes the submissions.
+//! The `uring` engine: io_uring, interrupt-driven; `uring-sqpoll`, the same with a thread of the
+//! kernel's that takes the submissions; and `uring-iopoll`, with a second ring that polls (`polled`).
 //!
 //! Ops are staged in the submission queue as they come; a turn of the loop makes one system call
 //! that submits them, runs what the kernel deferred and waits. What the kernel at hand has no
@@ -14,6 +14,7 @@
 mod buffers;
 mod encode;
 pub(crate) mod features;
+mod polled;
 mod ring;
 
 use std::collections::VecDeque;
@@ -29,6 +30,7 @@ use self::buffers::BufferTable;
 use self::encode::{
     encode, encode_cancel, encode_close_direct, encode_install, encode_poll_always, ring_opcode,
 };
+use self::polled::{Polled, Way, may_be_polled};
 use self::ring::{Cqe, LINK, Ring, RingWait, Sqe};
 pub(crate) use self::ring::{Mode, SubmissionThread};
 use super::{Engine, Refused, Submitted, Support, Wait};
@@ -83,6 +85,10 @@ pub(crate) struct Uring {
     notifier: Arc<Notifier>,
     pool: Pool,
     support: [Support; Opcode::ALL.len()],
+    /// What goes to the ring whatever it acts on.
+    is_plain: [bool; Opcode::ALL.len()],
+    /// The ring that polls the device, in `uring-iopoll`.
+    polled: Option<Box<Polled>>,
     /// Asked for, and got.
     entry_counts: (u32, u32),
     /// Whether the notifier's poll is armed.
@@ -107,7 +113,11 @@ const REPEAT_AFTER: Duration = Duration::from_millis(1);
 
 impl Uring {
     /// Sets up a ring, if it must be with fewer entries than asked for.
-    pub(crate) fn new(config: &Config, mode: Mode) -> Result<Uring, Failure> {
+    pub(crate) fn new(
+        config: &Config,
+        mode: Mode,
+        polled_mode: Option<Mode>,
+    ) -> Result<Uring, Failure> {
         let Config { queue_entries: entry_count, threads_max, ref thread_name, .. } = *config;
         let make = |entries, completions| Ring::new(entries, completions, mode);
         let (mut ring, entry_count_got) =
@@ -140,8 +150,27 @@ impl Uring {
         } else {
             0
         };
+        let polled = match polled_mode {
+            Some(mode) => {
+                let make = |entries, completions| Ring::new(entries, completions, mode);
+                let (ring, _) =
+                    within_memory(entry_count, make).map_err(Failure::at(Step::SetUp))?;
+                let mut polled = Polled::new(ring, config.allow_unpolled);
+                polled.prove().map_err(Failure::at(Step::Prove))?;
+                if mode.thread.is_some() {
+                    polled.notify(&notifier).map_err(Failure::at(Step::Register))?;
+                }
+                Some(Box::new(polled))
+            }
+            None => None,
+        };
         Ok(Uring {
             ring,
+            is_plain: std::array::from_fn(|at| {
+                let may_be_polled = polled.is_some() && may_be_polled(Opcode::ALL[at]);
+                support[at] == Support::Native && !may_be_polled
+            }),
+            polled,
             direct_max,
             leases: None,
             pool: Pool::new(threads_max, thread_name.clone(), notifier.clone()),
@@ -220,15 +249,17 @@ impl Uring {
     /// # Safety
     /// As for `submit`.
     #[cold]
-    unsafe fn submit_aside(&mut self, key: Key, op: Op, support: Support) -> Submitted {
-        match support {
+    unsafe fn submit_aside(&mut self, key: Key, op: Op) -> Submitted {
+        match self.support[op.opcode() as usize] {
+            // SAFETY: the caller's contract.
+            Support::Native => return unsafe { self.submit_sorted(key, op) },
             Support::Offloaded => {
                 // SAFETY: the caller's contract.
                 unsafe { self.pool.stage(key, op, Attempt::MayBlock) };
                 return Submitted::Pending;
             }
             Support::Unsupported => return Submitted::Done(Completion::error(libc::EOPNOTSUPP)),
-            Support::Inline | Support::Native => {}
+            Support::Inline => {}
         }
         // SAFETY: the caller's contract.
         let Outcome::Done(completion) = (unsafe { attempt(&op, Attempt::MayBlock) }) else {
@@ -284,6 +315,74 @@ impl Uring {
         let Wait::Until { deadline, .. } = wait else { return wait };
         let deadline = Some(deadline.map_or(repeat_at, |deadline| deadline.min(repeat_at)));
         Wait::Until { deadline, batch_count: 1, batch_time: Duration::ZERO }
+    }
+
+    /// Sorts what may be polled for by what it acts on.
+    ///
+    /// # Safety
+    /// As for `submit`.
+    unsafe fn submit_sorted(&mut self, key: Key, op: Op) -> Submitted {
+        match self.polled.as_mut().map(|polled| (polled.way(&op), polled)) {
+            Some((Way::Polled, polled)) => {
+                // SAFETY: the caller's contract.
+                unsafe { polled.submit(key, &op) };
+            }
+            Some((Way::Refused, _)) => {
+                return Submitted::Done(Completion::error(libc::EOPNOTSUPP));
+            }
+            _ => self.submit_to_ring(key, &op),
+        }
+        Submitted::Pending
+    }
+
+    #[inline]
+    fn submit_to_ring(&mut self, key: Key, op: &Op) {
+        let user_data = key.to_user_data();
+        if self.backlog.is_empty()
+            && let Some(sqe) = self.ring.next_entry()
+        {
+            // Written in place: the caller's contract is INV-BUF for what it points at.
+            encode(op, user_data, sqe);
+            self.ring.advance();
+        } else {
+            let mut sqe = Sqe::default();
+            encode(op, user_data, &mut sqe);
+            self.stage_full(sqe);
+        }
+    }
+
+    /// Asks the device, as long as it has requests to be asked for and nothing else calls: the
+    /// first ring, another thread, the deadline. A wait is left for the first ring only where the
+    /// device has none, or a thread of the kernel's does the asking.
+    #[cold]
+    fn poll_device(&mut self, wait: Wait, table: &mut Table) -> io::Result<Wait> {
+        let Some(polled) = &mut self.polled else { return Ok(wait) };
+        polled.enter()?;
+        let found = polled.reap(table) > 0;
+        let Wait::Until { deadline, .. } = wait else { return Ok(wait) };
+        if found {
+            return Ok(Wait::No);
+        }
+        if polled.in_flight_count() == 0 {
+            return Ok(wait);
+        }
+        if polled.has_thread() {
+            polled.announce_sleep();
+            return Ok(if polled.has_completions() { Wait::No } else { wait });
+        }
+        // What waits for an entry into the first ring is not to wait for the device.
+        self.enter_now()?;
+        while !self.ring.has_completions() && !self.ring.needs_entry() && self.ended.is_empty() {
+            if deadline.is_some_and(|deadline| deadline <= crate::clock::now()) {
+                break;
+            }
+            let Some(polled) = &mut self.polled else { break };
+            polled.enter()?;
+            if polled.reap(table) > 0 {
+                break;
+            }
+        }
+        Ok(Wait::No)
     }
 
     /// Keeps a poll of the notifier armed while the driver waits.
@@ -468,29 +567,17 @@ impl Engine for Uring {
 
     #[inline]
     unsafe fn submit(&mut self, key: Key, op: &Op) -> Submitted {
-        let support = self.support[op.opcode() as usize];
-        if support != Support::Native {
+        if !self.is_plain[op.opcode() as usize] {
             // SAFETY: the caller's contract.
-            return unsafe { self.submit_aside(key, *op, support) };
+            return unsafe { self.submit_aside(key, *op) };
         }
-        let user_data = key.to_user_data();
-        if self.backlog.is_empty()
-            && let Some(sqe) = self.ring.next_entry()
-        {
-            // Written in place: the caller's contract is INV-BUF for what it points at.
-            encode(op, user_data, sqe);
-            self.ring.advance();
-        } else {
-            let mut sqe = Sqe::default();
-            encode(op, user_data, &mut sqe);
-            self.stage_full(sqe);
-        }
+        self.submit_to_ring(key, op);
         Submitted::Pending
     }
 
     unsafe fn submit_linked(&mut self, keys: [Key; 2], ops: [&Op; 2]) -> bool {
-        let is_native = |op: &&Op| self.support[op.opcode() as usize] == Support::Native;
-        if self.ring.len() < 2 || !ops.iter().all(is_native) {
+        let is_plain = |op: &&Op| self.is_plain[op.opcode() as usize];
+        if self.ring.len() < 2 || !ops.iter().all(is_plain) {
             return false;
         }
         let mut sqes = [Sqe::default(); 2];
@@ -514,6 +601,12 @@ impl Engine for Uring {
         if let Some(at) = self.backlog.iter().position(|sqe| sqe.user_data == user_data) {
             return self.cancel_in_backlog(at);
         }
+        if let Some(polled) = &mut self.polled
+            && polled.cancel(key)
+        {
+            self.ended.push((key, Completion::error(libc::ECANCELED)));
+            return;
+        }
         if self.pool.outstanding_count() > 0 && self.pool.cancel(key) {
             self.ended.push((key, Completion::error(libc::ECANCELED)));
             return;
@@ -534,7 +627,12 @@ impl Engine for Uring {
         if matches!(wait, Wait::Until { .. }) {
             self.arm_notifier();
         }
-        match self.enter(wait) {
+        let entered = if self.polled.is_none() {
+            self.enter(wait)
+        } else {
+            self.poll_device(wait, table).and_then(|wait| self.enter(wait))
+        };
+        match entered {
             Ok(()) => {}
             // No room for completions, or no memory for a request just now: what is there has
             // to be taken first, and the rest is submitted next turn.
@@ -545,6 +643,10 @@ impl Engine for Uring {
         while self.ring.has_overflow() {
             self.ring.enter()?;
             self.reap(table);
+        }
+        if let Some(polled) = &mut self.polled {
+            polled.announce_awake();
+            polled.reap(table);
         }
         self.take_outcomes();
         while let Some(user_data) = self.ring.pop_cut() {
@@ -569,7 +671,18 @@ impl Engine for Uring {
         false
     }
 
-    fn forget(&mut self, _handle: Handle) {}
+    fn forget(&mut self, handle: Handle) {
+        if let Some(polled) = &mut self.polled {
+            polled.forget(handle);
+        }
+    }
+
+    fn admit(&mut self, handle: Handle) -> io::Result<()> {
+        match &mut self.polled {
+            Some(polled) => polled.admit(handle),
+            None => Ok(()),
+        }
+    }
 
     unsafe fn register_buffer(
         &mut self,
@@ -651,6 +764,7 @@ impl Engine for Uring {
             Err(_) => {
                 for opcode in [Opcode::RecvMulti, Opcode::RecvMsgMulti] {
                     self.support[opcode as usize] = Support::Unsupported;
+                    self.is_plain[opcode as usize] = false;
                 }
             }
         }
@@ -681,7 +795,7 @@ mod tests {
 
     fn uring() -> Option<Uring> {
         let config = Config { queue_entries: ENTRIES, threads_max: 1, ..Config::default() };
-        match Uring::new(&config, Mode::default()) {
+        match Uring::new(&config, Mode::default(), None) {
             Ok(uring) => Some(uring),
             Err(error) => {
                 let required = std::env::var("OMNIRING_REQUIRE").is_ok_and(|value| value == "all");

@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::rc::Rc;
 
 use super::unit;
+use crate::choice::EngineName;
 use crate::driver::Driver;
 use crate::future::{OpFuture, Operation};
 use crate::handle::{Held, SharedHandle};
@@ -29,7 +30,10 @@ unsafe impl Operation for Open {
     }
 
     fn prepare(&mut self) -> Op {
-        self.direct = self.driver.reserve_direct();
+        // Another ring than the one that would know the descriptor polls for its ops.
+        let is_polled =
+            self.flags & libc::O_DIRECT != 0 && self.driver.engine() == EngineName::UringIopoll;
+        self.direct = !is_polled && self.driver.reserve_direct();
         Op::Open {
             dir: Handle::CURRENT_DIR,
             path: self.path.as_ptr(),
@@ -40,7 +44,11 @@ unsafe impl Operation for Open {
     }
 
     fn complete(self, completion: Completion) -> Self::Output {
-        handle_of(&self.driver, completion, self.direct)
+        let handle = handle_of(&self.driver, completion, self.direct)?;
+        if self.flags & libc::O_DIRECT != 0 {
+            self.driver.admit(handle.handle())?;
+        }
+        Ok(handle)
     }
 
     fn discard(self, completion: Completion) {

@@ -56,6 +56,10 @@ macro_rules! conformance {
             @tests Uring.direct_descriptors(10_000),
             uring_direct, [$($case)*], [$($($isolated)*)?]
         );
+        conformance!(
+            @tests UringIopoll.allow_unpolled(true),
+            uring_iopoll, [$($case)*], [$($($isolated)*)?]
+        );
         conformance!(@tests UringSqpoll, uring_sqpoll, [$($case)*], [$($($isolated)*)?]);
         conformance!(@tests Epoll, epoll, [$($case)*], [$($($isolated)*)?]);
         conformance!(@tests EpollLevel, epoll_level, [$($case)*], [$($($isolated)*)?]);

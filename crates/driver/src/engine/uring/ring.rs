@@ -177,6 +177,7 @@ pub(crate) struct Ring {
     cq_head: *const AtomicU32,
     cq_tail: *const AtomicU32,
     cq_entries: *const Cqe,
+    cq_flags: *const AtomicU32,
     cq_mask: u32,
     cq_head_local: u32,
     /// User data of entries that were to be the second of a link and were kept from being carried
@@ -277,6 +278,7 @@ impl Ring {
             cq_head: rings.at(params.cq_off.head),
             cq_tail: rings.at(params.cq_off.tail),
             cq_entries: rings.at(params.cq_off.cqes),
+            cq_flags: rings.at(params.cq_off.flags),
             cq_mask,
             cq_head_local: 0,
             cut: Vec::new(),
@@ -437,6 +439,22 @@ impl Ring {
     /// Whether a submission can ask for a completion in case of failure only (5.17).
     pub(crate) fn has_skip_success(&self) -> bool {
         self.features & sys::IORING_FEAT_CQE_SKIP != 0
+    }
+
+    /// Has the kernel signal this descriptor whenever completions come.
+    pub(crate) fn register_eventfd(&self, fd: RawFd) -> io::Result<()> {
+        let mut fd: i32 = fd;
+        let operation = sys::io_uring_register_op::IORING_REGISTER_EVENTFD;
+        // SAFETY: one descriptor, a local.
+        let result = unsafe { self.register(operation, (&raw mut fd).cast(), 1) };
+        result.map(drop).map_err(io::Error::from_raw_os_error)
+    }
+
+    /// Whether it does so from here on (5.8).
+    pub(crate) fn set_eventfd_enabled(&self, enabled: bool) {
+        let flags = if enabled { 0 } else { sys::IORING_CQ_EVENTFD_DISABLED };
+        // SAFETY: these flags are ours and live as long as the mapping.
+        unsafe { (*self.cq_flags).store(flags, Ordering::Relaxed) };
     }
 
     /// Whether a thread of the kernel's takes the submissions.
