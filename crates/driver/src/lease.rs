@@ -99,6 +99,8 @@ pub(crate) struct LeasePool {
     memory: Option<Memory>,
     buffer_len: u32,
     count_max: u32,
+    /// Buffers that one receiver may hold.
+    share: u32,
     provided: RefCell<Option<Provided>>,
     state: RefCell<State>,
 }
@@ -112,6 +114,7 @@ impl LeasePool {
             memory: Memory::reserve((buffer_len as usize * count_max as usize).max(1)).ok(),
             buffer_len,
             count_max,
+            share: (count_max / 8).max(1),
             provided: RefCell::new(None),
             state: RefCell::default(),
         }
@@ -214,25 +217,24 @@ impl LeasePool {
         self.provided.borrow().as_ref().is_some_and(|provided| provided.count.get() > 0)
     }
 
-    /// The lease on a buffer that the kernel has taken and filled with `len` bytes from `start` on.
-    pub(crate) fn lease_provided(
+    /// The lease on a buffer that an op has taken and filled with `len` bytes; and whether the
+    /// account has its share with it.
+    #[inline]
+    pub(crate) fn lease_filled(
         self: &Rc<LeasePool>,
         buffer: u16,
-        start: u32,
         len: u32,
         account: u32,
-    ) -> Lease {
-        let mut lease = self.lease_taken(buffer, account);
-        lease.advance(start as usize);
-        lease.truncate(len as usize);
-        lease
-    }
-
-    fn lease_taken(self: &Rc<LeasePool>, buffer: u16, account: u32) -> Lease {
-        self.state.borrow_mut().accounts[account as usize].leased_count += 1;
+    ) -> (Lease, bool) {
+        let leased_count = {
+            let entry = &mut self.state.borrow_mut().accounts[account as usize];
+            entry.leased_count += 1;
+            entry.leased_count
+        };
         let start = NonNull::new(self.address(buffer)).expect("mapped");
         let memory = LeaseMemory::Pool { pool: self.clone(), buffer, account };
-        Lease { start, len: self.buffer_len as usize, memory }
+        let lease = Lease { start, len: len.min(self.buffer_len) as usize, memory };
+        (lease, leased_count >= self.share)
     }
 
     /// A whole buffer for whoever holds the account: of the pool if there is one and the account
@@ -241,14 +243,14 @@ impl LeasePool {
         if !self.is_over_share(account)
             && let Some(buffer) = self.take_free()
         {
-            return self.lease_taken(buffer, account);
+            return self.lease_filled(buffer, self.buffer_len, account).0;
         }
         Lease::from_heap(self.buffer_len as usize)
     }
 
     /// Whether the account holds more than its share of the pool.
     pub(crate) fn is_over_share(&self, account: u32) -> bool {
-        self.state.borrow().accounts[account as usize].leased_count >= (self.count_max / 8).max(1)
+        self.state.borrow().accounts[account as usize].leased_count >= self.share
     }
 
     /// A number for a receiver to be accounted under.
@@ -449,8 +451,8 @@ mod tests {
         pool.replenish(PROVIDED_MIN, true);
         assert_eq!(pool.state.borrow().fresh, 100);
         let account = pool.open_account();
-        let lease = pool.lease_provided(3, 16, 5, account);
-        assert_eq!(lease.as_ptr() as usize, pool.address(3) as usize + 16);
+        let (lease, _) = pool.lease_filled(3, 5, account);
+        assert_eq!((lease.as_ptr(), lease.len()), (pool.address(3).cast_const(), 5));
         drop(lease);
         assert_eq!(pool.state.borrow().free, [3]);
     }

@@ -341,8 +341,8 @@ impl Receiver {
         let Some(buffer) = completion.buffer() else {
             return Lease::empty();
         };
-        let lease = pool.lease_provided(buffer, 0, completion.result as u32, account);
-        if completion.has_more() && pool.is_over_share(account) {
+        let (lease, has_share) = pool.lease_filled(buffer, completion.result as u32, account);
+        if has_share && completion.has_more() {
             // Whoever hoards leases gets the next ones from the heap.
             self.multi.cancel();
         }

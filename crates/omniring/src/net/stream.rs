@@ -11,17 +11,11 @@ use omniring_driver::{Lease, SharedHandle};
 /// The future of the next bytes of a socket. It may be dropped and asked for again without loss.
 #[derive(Debug)]
 #[must_use = "nothing is received until this is awaited"]
-pub struct RecvLease {
-    handle: SharedHandle,
+pub struct RecvLease<'a> {
+    pub(super) handle: &'a SharedHandle,
 }
 
-impl RecvLease {
-    pub(super) fn new(handle: &SharedHandle) -> RecvLease {
-        RecvLease { handle: handle.clone() }
-    }
-}
-
-impl Future for RecvLease {
+impl Future for RecvLease<'_> {
     type Output = io::Result<Lease>;
 
     #[inline]
@@ -67,8 +61,8 @@ macro_rules! stream_socket {
             /// Dropping the future loses nothing: what arrives is there for the next receive, of
             /// whichever kind. On a ring the receive stays armed meanwhile (multishot), and a
             /// little may be received in advance.
-            pub fn recv(&self) -> RecvLease {
-                RecvLease::new(&self.handle)
+            pub fn recv(&self) -> RecvLease<'_> {
+                RecvLease { handle: &self.handle }
             }
 
             /// Receives into `buf`, up to its capacity: the bytes received, 0 at the end of the
