@@ -30,6 +30,9 @@ pub enum EngineName {
     /// a file is opened ([`Config::allow_unpolled`]); ops on one that was opened elsewhere end with
     /// `EOPNOTSUPP`. A request that the device has ends by itself: cancels do not reach it.
     UringIopoll,
+    /// As `Epoll`, with Linux native AIO for files open past the page cache (`O_DIRECT`), where
+    /// `Config::queue_entries` is the most requests with the kernel at once; and for syncs.
+    Aio,
     /// Readiness by `epoll(7)`, edge-triggered; file ops on a pool of threads.
     Epoll,
     /// The same, level-triggered: `epoll-level`.
@@ -52,6 +55,7 @@ impl EngineName {
         EngineName::Uring,
         EngineName::UringSqpoll,
         EngineName::UringIopoll,
+        EngineName::Aio,
         EngineName::Epoll,
         EngineName::EpollLevel,
         EngineName::Poll,
@@ -67,6 +71,7 @@ impl EngineName {
             EngineName::Uring => "uring",
             EngineName::UringSqpoll => "uring-sqpoll",
             EngineName::UringIopoll => "uring-iopoll",
+            EngineName::Aio => "aio",
             EngineName::Epoll => "epoll",
             EngineName::EpollLevel => "epoll-level",
             EngineName::Poll => "poll",
@@ -198,6 +203,7 @@ impl StartError {
             EngineName::Uring => Diagnosis::of_ring(&failure),
             EngineName::UringSqpoll => Diagnosis::of_ring_with_thread(&failure),
             EngineName::UringIopoll => Diagnosis::of_polled_ring(&failure),
+            EngineName::Aio => Diagnosis::of_aio(&failure),
             _ => Diagnosis::of_calls(&failure),
         };
         StartError { engine, cause: Cause::Failure(failure, diagnosis) }
@@ -251,7 +257,8 @@ impl std::error::Error for StartError {
 
 /// The engines that `auto` tries, the best first. The last one needs nothing that a kernel or a
 /// container may lack.
-pub(crate) const LADDER: &[EngineName] = &[EngineName::Uring, EngineName::Epoll, EngineName::Poll];
+pub(crate) const LADDER: &[EngineName] =
+    &[EngineName::Uring, EngineName::Aio, EngineName::Epoll, EngineName::Poll];
 
 /// An engine that was made and proved.
 pub(crate) struct Chosen {
@@ -358,6 +365,8 @@ fn make(name: EngineName, config: &Config) -> Result<Made, Failure> {
             };
             uring(Mode::default(), Some(polled_mode))
         }
+        EngineName::Aio => Calls::with_aio(config.queue_entries, *threads_max, thread_name)
+            .map(|engine| (Box::new(engine) as Box<_>, None)),
         EngineName::Epoll => calls(Policy::DevicesOnPool, Readiness::EpollEdge),
         EngineName::EpollLevel => calls(Policy::DevicesOnPool, Readiness::EpollLevel),
         EngineName::Poll => calls(Policy::DevicesOnPool, Readiness::Poll),

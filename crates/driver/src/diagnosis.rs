@@ -116,6 +116,42 @@ impl Diagnosis {
         }
     }
 
+    /// Why native AIO does not work.
+    pub(crate) fn of_aio(failure: &Failure) -> Diagnosis {
+        let call = match failure.step {
+            Step::SetUp => "io_setup",
+            Step::Prove => "io_submit or io_getevents",
+            Step::Register => return Diagnosis::of_calls(failure),
+        };
+        let allow = || "allow io_setup, io_submit, io_getevents and io_destroy there".to_owned();
+        match failure.error.raw_os_error() {
+            Some(libc::EAGAIN) if failure.step == Step::SetUp => {
+                let number = |name| system::sysctl_number(name).unwrap_or(-1);
+                let (used, max) = (number("fs.aio-nr"), number("fs.aio-max-nr"));
+                Diagnosis::new(
+                    format!(
+                        "io_setup: too few requests are left (EAGAIN): fs.aio-nr is {used}, \
+                         fs.aio-max-nr {max}"
+                    ),
+                    "sysctl -w fs.aio-max-nr=1048576, or ask for fewer queue entries",
+                )
+            }
+            Some(libc::ENOSYS) => Diagnosis::new(
+                format!("{call} is hidden (ENOSYS): by a seccomp filter, or by the kernel's build"),
+                format!("{}, or a kernel with CONFIG_AIO=y", allow()),
+            ),
+            Some(libc::EPERM | libc::EACCES) => Diagnosis::new(
+                format!("{call} is denied (EPERM) by a seccomp filter or a sandbox"),
+                allow(),
+            ),
+            Some(libc::EINVAL) => Diagnosis::new(
+                format!("{call} refuses what is asked of it (EINVAL)"),
+                "Linux 4.18 or later",
+            ),
+            _ => Diagnosis::of_calls(failure),
+        }
+    }
+
     /// Why an engine of plain system calls does not work.
     pub(crate) fn of_calls(failure: &Failure) -> Diagnosis {
         let error = &failure.error;

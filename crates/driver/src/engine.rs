@@ -25,6 +25,9 @@ pub(crate) mod uring;
 pub enum Support {
     /// By the engine's own mechanism.
     Native,
+    /// Past the page cache (files open with `O_DIRECT`, at a position) by the engine's own
+    /// mechanism, else by a call on a thread of the pool.
+    Direct,
     /// By a call on the driver's thread that waits for nothing.
     Inline,
     /// By a call on a thread of the pool.
@@ -38,6 +41,7 @@ impl Support {
     pub fn name(self) -> &'static str {
         match self {
             Support::Native => "native",
+            Support::Direct => "direct",
             Support::Inline => "inline",
             Support::Offloaded => "offloaded",
             Support::Unsupported => "unsupported",

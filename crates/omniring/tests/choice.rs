@@ -12,7 +12,7 @@ const REMEDY: &str = "allow io_uring_setup, io_uring_enter and io_uring_register
 
 /// Whether it is the rung below `uring`.
 fn is_next_rung(engine: Engine) -> bool {
-    ["aio", "epoll"].contains(&engine.name())
+    engine == Engine::Aio
 }
 
 #[test]

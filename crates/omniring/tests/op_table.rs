@@ -14,6 +14,8 @@ const HEAD: &str = "\
 # How each engine carries out each op
 
 - **native**: by the engine's own mechanism;
+- **direct**: by the engine's own mechanism for files that are open past the page cache (`O_DIRECT`), at a
+  position; offloaded for others;
 - **inline**: by a call on the driver's thread that waits for nothing, or, on `blocking`, for the
   device;
 - **offloaded**: by a call on a thread of the pool;

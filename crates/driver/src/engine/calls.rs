@@ -1,7 +1,7 @@
-//! The engines made of system calls: `epoll`, `epoll-level`, `poll`, `select`, `threads` and
-//! `blocking`.
+//! The engines made of system calls: `aio`, `epoll`, `epoll-level`, `poll`, `select`, `threads`
+//! and `blocking`.
 //!
-//! They differ in two things: the [`Policy`], which ops are attempted on the driver's thread and
+//! They differ in two things, and `aio` in a third, a way to files of its own (`aio`): the [`Policy`], which ops are attempted on the driver's thread and
 //! which on the pool, and the [`Readiness`], by which call readiness is waited for (`poller`).
 //! Whatever has to wait for a peer waits by readiness, in the one wait that is the turn of the
 //! loop, so that a receiver that waits holds no thread.
@@ -13,6 +13,7 @@
 //! wait and stays so until it is reported with nobody waiting: an op that follows another finds
 //! it armed, and a descriptor that nobody reads does not keep the loop awake.
 
+mod aio;
 mod lender;
 mod poller;
 
@@ -25,12 +26,14 @@ use std::time::Duration;
 
 use libc::c_int;
 
+use self::aio::{Aio, Ended};
 use self::lender::{Lender, Loan};
 pub(crate) use self::poller::Readiness;
 use self::poller::{ALWAYS, Events, Poller, Ready};
 use super::{Engine, Submitted, Support, Wait};
 use crate::attempt::{Attempt, Class, Interest, Outcome};
 use crate::clock::Instant;
+use crate::diagnosis::{Failure, Step};
 use crate::lease::LeasePool;
 use crate::notify::Notifier;
 use crate::op::{Completion, Handle, Op, Opcode};
@@ -67,6 +70,9 @@ impl Policy {
 /// they do not take, such as an error queue, and would keep the loop busy.
 const FUTILE_MAX: u8 = 16;
 const FUTILE_PAUSE: Duration = Duration::from_millis(10);
+/// Native AIO: how long to wait where the kernel has no room for a request although none is in
+/// flight, so that nothing tells when it has.
+const STALL_PAUSE: Duration = Duration::from_millis(1);
 
 /// The end of a list of entries.
 const NONE: u32 = u32::MAX;
@@ -92,6 +98,8 @@ enum Place {
     Nowhere,
     /// With the pool: an outcome will come.
     Pool,
+    /// With native AIO, staged or in flight.
+    Aio,
     /// In a queue of this descriptor.
     Queue { fd: RawFd, interest: Interest },
     /// Among the timeouts.
@@ -112,6 +120,9 @@ struct Descriptor {
     unpollable: bool,
     /// A stream socket: a short read took all there was.
     stream: bool,
+    /// Whether reads and writes go past the page cache, which is what native AIO is for. `None`
+    /// until asked.
+    direct: Option<bool>,
     readable: bool,
     writable: bool,
     /// A short read need not have taken all there was: the other side is gone, and reads will not
@@ -133,6 +144,7 @@ const UNKNOWN: Descriptor = Descriptor {
     registered: false,
     unpollable: false,
     stream: false,
+    direct: None,
     readable: true,
     writable: true,
     never_drained: false,
@@ -168,6 +180,8 @@ pub(crate) struct Calls {
     edge: bool,
     /// Whether it refuses great descriptor numbers.
     has_fd_limit: bool,
+    /// Native AIO: where reads and writes past the page cache go, and syncs.
+    aio: Option<Box<Aio>>,
     notifier: Arc<Notifier>,
     /// Whether a notification has to be cleared, or it would be reported again.
     clears_notifier: bool,
@@ -187,6 +201,8 @@ pub(crate) struct Calls {
     /// Ended outside of a turn; the next one hands them out.
     ended: Vec<(Key, Completion)>,
     outcomes: Vec<(Key, Outcome)>,
+    /// Room for what native AIO has ended.
+    aio_ended: Vec<Ended>,
 }
 
 impl Calls {
@@ -206,6 +222,8 @@ impl Calls {
             has_fd_limit: readiness == Readiness::Select,
             pool: Pool::new(threads_max, thread_name.to_owned(), notifier.clone()),
             lender: Lender::default(),
+            aio: None,
+            aio_ended: Vec::new(),
             notifier,
             clears_notifier,
             entries: Vec::new(),
@@ -217,6 +235,21 @@ impl Calls {
             ended: Vec::new(),
             outcomes: Vec::new(),
         })
+    }
+
+    /// The engine `aio`: as `epoll`, with so many requests of native AIO in flight at most.
+    pub(crate) fn with_aio(
+        in_flight_max: u32,
+        threads_max: usize,
+        thread_name: &str,
+    ) -> Result<Calls, Failure> {
+        let (policy, readiness) = (Policy::DevicesOnPool, Readiness::EpollEdge);
+        let mut calls = Calls::new(policy, readiness, threads_max, thread_name)
+            .map_err(Failure::at(Step::Register))?;
+        let aio = Aio::new(in_flight_max)?;
+        calls.poller.add_own(aio.eventfd()).map_err(Failure::at(Step::Register))?;
+        calls.aio = Some(Box::new(aio));
+        Ok(calls)
     }
 
     fn remember(&mut self, key: Key, op: Op, place: Place) {
@@ -258,6 +291,104 @@ impl Calls {
                 unsafe { self.pool.stage(key, op, which) };
             }
             Err(outcome) => self.on_outcome(key, outcome),
+        }
+    }
+
+    /// Stages an op for native AIO, if that is for it.
+    ///
+    /// # Safety
+    /// As for `submit`.
+    unsafe fn stage_aio(&mut self, key: Key, op: &Op) -> bool {
+        let fits = match *op {
+            Op::Read { handle, .. }
+            | Op::Write { handle, .. }
+            | Op::ReadVectored { handle, .. }
+            | Op::WriteVectored { handle, .. } => self.is_direct(handle.fd()),
+            _ => true,
+        };
+        let Some(aio) = self.aio.as_mut().filter(|_| fits) else {
+            return false;
+        };
+        // SAFETY: the caller's contract.
+        let is_staged = unsafe { aio.stage(key, op) };
+        if is_staged {
+            self.remember(key, *op, Place::Aio);
+        }
+        is_staged
+    }
+
+    /// Whether reads and writes of `fd` go past the page cache.
+    #[inline]
+    fn is_direct(&mut self, fd: RawFd) -> bool {
+        match self.descriptors.get(fd as usize) {
+            Some(&Descriptor { direct: Some(direct), .. }) => direct,
+            _ => self.learn_direct(fd),
+        }
+    }
+
+    #[cold]
+    fn learn_direct(&mut self, fd: RawFd) -> bool {
+        // SAFETY: no pointers.
+        let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+        if flags < 0 {
+            return false;
+        }
+        let direct = flags & libc::O_DIRECT != 0 && poller::is_file(fd);
+        self.descriptor(fd).direct = Some(direct);
+        direct
+    }
+
+    /// Hands over what is staged for native AIO, and takes what it has ended.
+    fn turn_aio(&mut self) -> io::Result<()> {
+        let Some(aio) = &mut self.aio else { return Ok(()) };
+        let mut refused = Vec::new();
+        aio.submit(|data, errno| refused.push((data, errno)));
+        for (data, errno) in refused {
+            let key = Key::from_user_data(data).expect("staged with a key");
+            self.on_aio_ended(Ended { key, result: -errno });
+        }
+        self.reap_aio()
+    }
+
+    fn reap_aio(&mut self) -> io::Result<()> {
+        let Some(aio) = &mut self.aio else { return Ok(()) };
+        let mut ended = std::mem::take(&mut self.aio_ended);
+        let result = aio.reap(&mut ended);
+        self.take_aio_ended(ended);
+        result.map(drop)
+    }
+
+    fn take_aio_ended(&mut self, mut ended: Vec<Ended>) {
+        for ended in ended.drain(..) {
+            self.on_aio_ended(ended);
+        }
+        self.aio_ended = ended;
+    }
+
+    fn on_aio_ended(&mut self, ended: Ended) {
+        let Ended { key, result } = ended;
+        let Some(&mut Entry { op, cancelled, .. }) = self.entry(key) else {
+            return;
+        };
+        match -result {
+            // It would have waited while it was handed over, or the file system does not know how
+            // not to: for a thread.
+            libc::EAGAIN | libc::EOPNOTSUPP if cancelled => {
+                self.end(key, Completion::error(libc::ECANCELED));
+            }
+            errno @ (libc::EAGAIN | libc::EOPNOTSUPP) => {
+                if let Op::Read { handle, .. }
+                | Op::Write { handle, .. }
+                | Op::ReadVectored { handle, .. }
+                | Op::WriteVectored { handle, .. } = op
+                    && errno == libc::EOPNOTSUPP
+                {
+                    self.descriptor(handle.fd()).direct = Some(false);
+                }
+                self.entries[key.index()].place = Place::Pool;
+                self.hand_to_pool(key, op, Attempt::First);
+            }
+            _ => self.end(key, Completion::new(result)),
         }
     }
 
@@ -690,6 +821,26 @@ impl Calls {
         }
     }
 
+    /// Waits until so many requests of native AIO have ended, but no longer than `batch_time`.
+    /// Returns what is left of the timeout.
+    fn wait_aio(
+        &mut self,
+        batch_count: usize,
+        batch_time: Duration,
+        timeout: Option<Duration>,
+    ) -> io::Result<Option<Duration>> {
+        let Some(aio) = &mut self.aio else { return Ok(timeout) };
+        let batch_time = timeout.map_or(batch_time, |timeout| timeout.min(batch_time));
+        let mut ended = std::mem::take(&mut self.aio_ended);
+        let result = aio.wait(batch_count, batch_time, &mut ended);
+        self.take_aio_ended(ended);
+        result?;
+        Ok(match self.ended.is_empty() {
+            true => timeout.map(|timeout| timeout - batch_time),
+            false => Some(Duration::ZERO),
+        })
+    }
+
     /// Takes in what the pool has done. What it gave back to wait for may be due by now, so that
     /// it goes out again at once.
     fn take_outcomes(&mut self) -> io::Result<()> {
@@ -718,11 +869,17 @@ impl Calls {
 
 impl Engine for Calls {
     fn support(&self, opcode: Opcode) -> Support {
-        if opcode == Opcode::RecvMsgMulti {
+        match opcode {
             // A receiver without it looks for itself whether there is a datagram.
-            return Support::Unsupported;
+            Opcode::RecvMsgMulti => Support::Unsupported,
+            Opcode::Read | Opcode::Write | Opcode::ReadVectored | Opcode::WriteVectored
+                if self.aio.is_some() =>
+            {
+                Support::Direct
+            }
+            Opcode::Fsync if self.aio.is_some() => Support::Native,
+            _ => self.policy.support(opcode.class()),
         }
-        self.policy.support(opcode.class())
     }
 
     unsafe fn submit(&mut self, key: Key, op: &Op) -> Submitted {
@@ -794,6 +951,10 @@ impl Engine for Calls {
                 self.timeouts.insert((deadline, key.index() as u32), key);
                 Submitted::Pending
             }
+            // SAFETY: the caller's contract.
+            (Class::Device, _) if self.aio.is_some() && unsafe { self.stage_aio(key, &op) } => {
+                Submitted::Pending
+            }
             _ => {
                 self.remember(key, op, Place::Pool);
                 match self.would_wait(&op) {
@@ -812,6 +973,12 @@ impl Engine for Calls {
             Place::Queue { .. } => self.unlink(key),
             Place::Clock { deadline } => {
                 self.timeouts.remove(&(deadline, key.index() as u32));
+            }
+            Place::Aio => {
+                entry.cancelled = true;
+                if !self.aio.as_mut().is_some_and(|aio| aio.unstage(key)) {
+                    return;
+                }
             }
             Place::Pool => {
                 entry.cancelled = true;
@@ -837,7 +1004,10 @@ impl Engine for Calls {
         if self.paused_until.is_some_and(|until| until <= crate::clock::now()) {
             self.resume_paused();
         }
-        let (timeout, batch_count, batch_time) = match wait {
+        self.turn_aio()?;
+        // What found no room to be handed over without waiting.
+        self.pool.flush()?;
+        let (mut timeout, batch_count, batch_time) = match wait {
             Wait::Until { deadline, batch_count, batch_time } if self.ended.is_empty() => {
                 let first_timeout = self.timeouts.first_key_value().map(|(&(at, _), _)| at);
                 let next = [deadline, first_timeout, self.paused_until].into_iter().flatten().min();
@@ -846,12 +1016,21 @@ impl Engine for Calls {
             }
             _ => (Some(Duration::ZERO), 1, Duration::ZERO),
         };
+        if let Some(aio) = &self.aio {
+            if aio.is_stalled() {
+                timeout = Some(timeout.map_or(STALL_PAUSE, |timeout| timeout.min(STALL_PAUSE)));
+            }
+            if batch_count > 1 && aio.in_flight_count() >= batch_count {
+                timeout = self.wait_aio(batch_count, batch_time, timeout)?;
+            }
+        }
         let batched = batch_count > 1 && self.pool.outstanding_count() >= batch_count;
         self.pool.want(if batched { batch_count } else { 1 });
         let mut count = 0;
         if batched && self.pool.is_behind() {
             let batch_time = timeout.map_or(batch_time, |timeout| timeout.min(batch_time));
             count = self.poller.wait(Some(batch_time))?;
+            timeout = timeout.map(|timeout| timeout - batch_time);
             self.pool.want(1);
         }
         // No event yet: either nothing has happened, or the pool's outcomes are fewer than asked.
@@ -866,11 +1045,13 @@ impl Engine for Calls {
         for at in 0..count {
             let ready = self.poller.ready(at);
             if ready.fd != notifier {
+                // That native AIO has something to say is no descriptor's affair.
                 self.on_ready(ready);
             } else if self.clears_notifier {
                 self.notifier.clear();
             }
         }
+        self.reap_aio()?;
         self.take_outcomes()?;
         self.expire_timeouts();
         for (key, completion) in self.ended.drain(..) {

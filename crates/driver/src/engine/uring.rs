@@ -259,7 +259,7 @@ impl Uring {
                 return Submitted::Pending;
             }
             Support::Unsupported => return Submitted::Done(Completion::error(libc::EOPNOTSUPP)),
-            Support::Inline => {}
+            Support::Inline | Support::Direct => {}
         }
         // SAFETY: the caller's contract.
         let Outcome::Done(completion) = (unsafe { attempt(&op, Attempt::MayBlock) }) else {

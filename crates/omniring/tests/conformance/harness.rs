@@ -61,6 +61,7 @@ macro_rules! conformance {
             uring_iopoll, [$($case)*], [$($($isolated)*)?]
         );
         conformance!(@tests UringSqpoll, uring_sqpoll, [$($case)*], [$($($isolated)*)?]);
+        conformance!(@tests Aio, aio, [$($case)*], [$($($isolated)*)?]);
         conformance!(@tests Epoll, epoll, [$($case)*], [$($($isolated)*)?]);
         conformance!(@tests EpollLevel, epoll_level, [$($case)*], [$($($isolated)*)?]);
         conformance!(@tests Poll, poll, [$($case)*], [$($($isolated)*)?]);

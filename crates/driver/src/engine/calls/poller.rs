@@ -144,7 +144,7 @@ impl Poller {
 }
 
 /// Whether `fd` is something that `poll(2)` calls ready whatever it is, and that epoll refuses.
-fn is_file(fd: RawFd) -> bool {
+pub(super) fn is_file(fd: RawFd) -> bool {
     // SAFETY: an all-zero stat is valid, and the kernel fills it in.
     let (result, stat) = unsafe {
         let mut stat: libc::stat = std::mem::zeroed();
