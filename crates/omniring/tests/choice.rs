@@ -85,6 +85,21 @@ fn every_other_engine_starts_where_io_uring_is_denied() {
     }
 }
 
+#[test]
+fn auto_goes_past_native_aio_where_that_is_denied_too() {
+    let (engine, choice) = denied(Denial::AioToo, || {
+        let runtime = Runtime::new().expect("auto never leaves a program without an engine");
+        (runtime.engine(), runtime.engine_choice().to_owned())
+    });
+    assert_eq!(engine, Engine::Epoll, "{choice}");
+    assert!(choice.contains("; aio does not: io_setup is denied (EPERM)"), "{choice}");
+    let error = denied(Denial::AioToo, || Runtime::builder().engine(Engine::Aio).build().err())
+        .expect("what is denied does not start");
+    let text = error.to_string();
+    assert!(text.starts_with("engine 'aio' does not start: io_setup is denied"), "{text}");
+    assert!(text.contains("allow io_setup") && !text.contains('\n'), "{text}");
+}
+
 /// `uring` and its modes.
 fn uses_ring(engine: Engine) -> bool {
     engine.name().starts_with("uring")

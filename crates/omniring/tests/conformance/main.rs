@@ -21,6 +21,7 @@ mod lifecycle;
 mod mmap;
 mod multishot;
 mod options;
+mod past_cache;
 mod paths;
 mod pipes;
 mod read_many;

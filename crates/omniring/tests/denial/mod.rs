@@ -17,18 +17,22 @@ pub enum Denial {
     EnterOnly,
     /// All of io_uring and `epoll_create1`, with `EPERM`.
     Epoll,
+    /// All of io_uring and of native AIO, with `EPERM`.
+    AioToo,
     /// All of io_uring, by killing the process: a filter that does not answer.
     Kill,
 }
 
 impl Denial {
-    /// Those that answer.
+    /// Those that answer, and leave native AIO alone.
     pub const ALL: [Denial; 3] = [Denial::Eperm, Denial::Enosys, Denial::EnterOnly];
 
     /// What the reason has to say under it.
     pub fn reason(self) -> &'static str {
         match self {
-            Denial::Eperm | Denial::Epoll => "io_uring_setup is denied (EPERM) by a seccomp filter",
+            Denial::Eperm | Denial::Epoll | Denial::AioToo => {
+                "io_uring_setup is denied (EPERM) by a seccomp filter"
+            }
             Denial::Enosys => "io_uring_setup is hidden (ENOSYS) by a seccomp filter",
             Denial::EnterOnly => "io_uring_enter is denied (EPERM) by a seccomp filter",
             Denial::Kill => "the process that tried it was killed (SIGSYS), by a seccomp filter",
@@ -43,6 +47,7 @@ impl Denial {
             Denial::Enosys => (&RING_CALLS[..], errno(libc::ENOSYS)),
             Denial::EnterOnly => (&RING_CALLS[1..2], errno(libc::EPERM)),
             Denial::Epoll => (&RING_AND_EPOLL_CALLS[..], errno(libc::EPERM)),
+            Denial::AioToo => (&RING_AND_AIO_CALLS[..], errno(libc::EPERM)),
             Denial::Kill => (&RING_CALLS[..], SeccompAction::KillProcess),
         };
         let rules: BTreeMap<i64, _> = calls.iter().map(|&call| (call, Vec::new())).collect();
@@ -58,6 +63,9 @@ const RING_AND_EPOLL_CALLS: [i64; 4] =
     [RING_CALLS[0], RING_CALLS[1], RING_CALLS[2], libc::SYS_epoll_create1];
 const RING_CALLS: [i64; 3] =
     [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+const RING_AND_AIO_CALLS: [i64; 4] =
+    [RING_CALLS[0], RING_CALLS[1], RING_CALLS[2], libc::SYS_io_setup];
 
 /// Runs this in a thread to which io_uring is denied.
 pub fn denied<T: Send + 'static>(denial: Denial, run: impl FnOnce() -> T + Send + 'static) -> T {
