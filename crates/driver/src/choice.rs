@@ -171,7 +171,7 @@ impl Default for Config {
             threads_max: 16,
             thread_name: "omniring-pool".to_owned(),
             direct_descriptors: 0,
-            lease_len: 8 << 10,
+            lease_len: 64 << 10,
             leases_max: 1024,
             shutdown_time_max: Duration::from_secs(5),
         }

@@ -26,6 +26,10 @@ use crate::buf::IoBuf;
 /// The buffers that the kernel is given at first.
 const PROVIDED_MIN: u32 = 64;
 
+/// Buffers lie further apart than they are long, by a cache line: the first bytes of buffers whose
+/// addresses differ by a power of two would contend for the same few places in the cache.
+const GAP: usize = 64;
+
 /// An entry of the ring of buffers, as the kernel lays it out. The tail of the ring lies in the
 /// last field of its first entry.
 #[repr(C)]
@@ -111,7 +115,7 @@ impl LeasePool {
     pub(crate) fn new(buffer_len: u32, count_max: u32) -> LeasePool {
         let count_max = count_max.min(1 << 15);
         LeasePool {
-            memory: Memory::reserve((buffer_len as usize * count_max as usize).max(1)).ok(),
+            memory: Memory::reserve((buffer_len as usize + GAP) * count_max as usize).ok(),
             buffer_len,
             count_max,
             share: (count_max / 8).max(1),
@@ -197,7 +201,7 @@ impl LeasePool {
     fn address(&self, buffer: u16) -> *mut u8 {
         let memory = self.memory.as_ref().expect("there is a buffer");
         // SAFETY: the mapping has room for `count_max` buffers, and this is one of them.
-        unsafe { memory.start.as_ptr().add(usize::from(buffer) * self.buffer_len as usize) }
+        unsafe { memory.start.as_ptr().add(usize::from(buffer) * (self.buffer_len as usize + GAP)) }
     }
 
     /// The kernel has taken so many buffers since the last call, and for `starved` arrivals it

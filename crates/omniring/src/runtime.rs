@@ -119,7 +119,7 @@ impl Builder {
     }
 
     /// The pool that received bytes are leased from: at most `count` buffers, 1 to 32,768 (default
-    /// 1,024), of `len` bytes each, 256 to 1,048,576 (default 8,192), of which 144 go to the header of a
+    /// 1,024), of `len` bytes each, 256 to 1,048,576 (default 65,536), of which 144 go to the header of a
     /// datagram. Memory is used as it is needed.
     /// One receiver gets at most an eighth of the pool; what it is given beyond that, or when the
     /// pool is empty, is allocated for it.
