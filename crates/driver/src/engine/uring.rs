@@ -639,6 +639,11 @@ impl Engine for Uring {
             Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => {}
             Err(error) => return Err(error),
         }
+        // What came out of the queue between two turns (`install`) came before what is in it: the
+        // completions of a multishot op stay in order, and the last of them comes last.
+        for (key, completion) in self.ended.drain(..) {
+            table.complete(key, completion);
+        }
         self.reap(table);
         while self.ring.has_overflow() {
             self.ring.enter()?;

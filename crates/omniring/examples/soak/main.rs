@@ -265,7 +265,7 @@ fn run_runtime(
         .queue_entries(*random.choice(&[8, 64, 256]).expect("there are some"))
         .threads_max(random.usize(1..6))
         .direct_descriptors(*random.choice(&[0, 8, 1024]).expect("there are some"))
-        .leases(random.u32(8..64), *random.choice(&[128, 2048, 8192]).expect("there are some"))
+        .leases(random.u32(8..64), *random.choice(&[256, 2048, 8192]).expect("there are some"))
         .build()
         .map_err(|error| error.to_string())?;
     let pool = runtime.block_on(async { work::pool(random) })?;

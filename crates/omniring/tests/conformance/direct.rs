@@ -1,16 +1,21 @@
 //! Direct descriptors: what a ring opens without a descriptor of the process. On other engines the
 //! option changes nothing, and neither does it change what a program sees.
 
+use std::future::{Future, poll_fn};
+use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd};
+use std::pin::pin;
+use std::task::Poll;
 
 use omniring::fs::File;
-use omniring::net::{TcpListener, TcpStream};
+use omniring::net::{TcpListener, TcpStream, UnixStream};
 use omniring::{Runtime, yield_now};
 
 use crate::harness::{conformance, fd_count};
 
 conformance!(
-    beyond_the_table_descriptors_are_the_process_s;
+    beyond_the_table_descriptors_are_the_process_s,
+    asking_for_a_descriptor_keeps_the_order_of_what_has_arrived;
     isolated:
     a_direct_descriptor_takes_none_of_the_process,
     a_descriptor_is_made_when_it_is_asked_for,
@@ -49,6 +54,37 @@ fn beyond_the_table_descriptors_are_the_process_s(runtime: &Runtime) {
             server.send_all("there").await.0.unwrap();
             assert_eq!(&client.recv().await.unwrap()[..], b"there");
         }
+    });
+}
+
+fn asking_for_a_descriptor_keeps_the_order_of_what_has_arrived(runtime: &Runtime) {
+    let direct = direct(runtime, 100);
+    direct.block_on(async {
+        let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let near = UnixStream::from_std(near);
+        far.write_all(b"first ").unwrap();
+        assert_eq!(&near.recv().await.unwrap()[..], b"first ");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let other = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        // The second part is received while the making of a descriptor waits for its own result,
+        // the third and the end of the stream come after that.
+        let mut arrived = Vec::new();
+        {
+            let mut recv = pin!(near.recv());
+            let _ = poll_fn(|cx| Poll::Ready(recv.as_mut().poll(cx))).await;
+        }
+        far.write_all(b"second ").unwrap();
+        other.local_addr().unwrap();
+        far.write_all(b"third").unwrap();
+        drop(far);
+        loop {
+            let lease = near.recv().await.unwrap();
+            if lease.is_empty() {
+                break;
+            }
+            arrived.extend_from_slice(&lease);
+        }
+        assert_eq!(arrived, b"second third");
     });
 }
 
