@@ -7,7 +7,7 @@ use std::time::Duration;
 use omniring::buf::AlignedBuf;
 use omniring::fs::{File, OpenOptions};
 use omniring::time::{sleep, timeout};
-use omniring::{Runtime, spawn, yield_now};
+use omniring::{Builder, Runtime, spawn, yield_now};
 
 use crate::files::direct_file;
 use crate::harness::{conformance, errno};
@@ -27,6 +27,11 @@ conformance!(
     direct_reads_and_sockets_wait_side_by_side,
     a_number_that_meant_a_direct_file_may_mean_another,
 );
+
+/// A runtime on the same engine, polling or not.
+fn another(runtime: &Runtime) -> Builder {
+    Runtime::builder().engine(runtime.engine()).allow_unpolled(true)
+}
 
 /// Bytes of a file whose blocks of `align` bytes all differ.
 fn blocks(count: usize, align: usize) -> Vec<u8> {
@@ -77,7 +82,7 @@ fn a_direct_read_stops_at_the_end_of_the_file(runtime: &Runtime) {
 
 fn more_direct_reads_than_the_queue_takes_all_end(runtime: &Runtime) {
     const BLOCKS: usize = 16;
-    let small = Runtime::builder().engine(runtime.engine()).queue_entries(4).build().unwrap();
+    let small = another(runtime).queue_entries(4).build().unwrap();
     for (runtime, count) in [(runtime, 700), (&small, 100)] {
         with_file(runtime, BLOCKS, async |file, data, align, _| {
             let mut tasks = Vec::new();
@@ -160,7 +165,7 @@ fn a_runtime_may_end_with_direct_reads_in_flight(runtime: &Runtime) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     for _ in 0..5 {
-        let inner = Runtime::builder().engine(runtime.engine()).build().unwrap();
+        let inner = another(runtime).build().unwrap();
         inner.block_on(async {
             let Some((file, _, align)) = file_of(&path, 16).await else { return };
             for at in 0..300 {
