@@ -178,10 +178,10 @@ pub(crate) mod testing {
         connections: usize,
         set_up: impl FnOnce() -> Option<Box<dyn Subject>> + Send,
     ) -> bool {
+        let slices = &AtomicU32::new(0);
         std::thread::scope(|scope| {
             let (sender, port) = channel();
             let (enough, loaded) = channel::<()>();
-            let slices = &AtomicU32::new(0);
             let server = scope.spawn(move || {
                 let Some(mut subject) = set_up() else { return };
                 sender.send(subject.port().unwrap()).unwrap();
