@@ -378,14 +378,14 @@ fn much_data_arrives_unchanged_through_small_buffers(runtime: &Runtime) {
 }
 
 fn much_data_arrives_unchanged_through_large_buffers(runtime: &Runtime) {
-    transfer(runtime, 64 * MIB, MIB, MIB / 2);
-    transfer(runtime, 32 * MIB, 8 * MIB, 16_384);
+    transfer(runtime, 12 * MIB, MIB, MIB / 2);
+    transfer(runtime, 12 * MIB, 8 * MIB, 16_384);
 }
 
 fn full_buffers_make_a_send_wait(runtime: &Runtime) {
     runtime.block_on(async {
         let (client, mut server) = tcp_pair_with_std().await;
-        const LEN: usize = 32 * MIB;
+        const LEN: usize = 20 * MIB;
         let sender = spawn(async move { client.send_all(pattern(0, LEN)).await.0 });
         // More than any socket buffer: it cannot complete with nobody reading.
         omniring::time::sleep(WHILE).await;

@@ -57,6 +57,10 @@ impl Lender {
     /// As for [`attempt`].
     #[inline]
     pub(super) unsafe fn attempt(&self, op: &Op, which: Attempt) -> Outcome {
+        if !matches!(op, Op::RecvMulti { .. }) {
+            // SAFETY: the caller's contract.
+            return unsafe { attempt(op, which) };
+        }
         match self.lend(*op) {
             // SAFETY: the caller's contract; a buffer that is lent is the pool's own.
             Ok((op, loan)) => self.settle(loan, unsafe { attempt(&op, which) }),
