@@ -49,7 +49,8 @@ struct Arguments {
     /// Read past the page cache (O_DIRECT)
     #[arg(long)]
     direct: bool,
-    /// Read into registered buffers; fails where that is not possible
+    /// Read into registered buffers, from a file in the ring's own table; fails where buffers
+    /// cannot be registered
     #[arg(long)]
     fixed: bool,
     /// Have the registered buffers on huge pages
@@ -89,7 +90,9 @@ struct Progress {
 
 #[expect(clippy::print_stdout, reason = "the result")]
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let runtime = Runtime::builder().engine(arguments.engine).build()?;
+    let direct_descriptors = if arguments.fixed { 16 } else { 0 };
+    let builder = Runtime::builder().engine(arguments.engine);
+    let runtime = builder.direct_descriptors(direct_descriptors).build()?;
     runtime.block_on(async {
         let mut options = OpenOptions::new();
         let opened = options.read(true).direct(arguments.direct).open(&arguments.file).await;

@@ -4,7 +4,7 @@
 //! There is a floor for each tier of buffers. That of the owned tier has plain
 //! buffers, plain files, plain sockets and single-shot ops; that of the fixed tier
 //! registered buffers and a registered file; that of the leased tier is
-//! [`leased`]. [`mapping`] is what needs no ring at all.
+//! `leased`. [`mapping`] is what needs no ring at all.
 //!
 //! INV-BUF: memory that the kernel may touch belongs to the struct whose ring it
 //! is, is never moved or resized after set-up, and `ring` is declared before it,
