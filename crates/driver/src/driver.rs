@@ -35,6 +35,10 @@ pub(crate) enum Started {
 }
 
 /// One engine and its ops in flight. It belongs to the thread that made it.
+///
+/// Futures, handles and ops that were dropped in flight hold on to their driver, and it to the latter.
+/// So whoever makes one ends it by [`Driver::shut_down`], as a runtime does; without it a driver with
+/// such ops stays for ever, its ring and its threads too.
 pub struct Driver {
     inner: RefCell<Inner>,
     notifier: Arc<Notifier>,

@@ -53,7 +53,6 @@ pub struct Holdings {
 impl Holdings {
     /// Looks.
     pub fn now() -> Holdings {
-        let heap = HEAP.load(Relaxed);
         let list = |directory| std::fs::read_dir(directory).expect("procfs is mounted").flatten();
         // Less the one with which the directory is read.
         let descriptors = list("/proc/self/fd").count() - 1;
@@ -62,7 +61,10 @@ impl Holdings {
         let names: Vec<String> = list("/proc/self/task").flat_map(name).collect();
         let kernel_workers = names.iter().filter(|name| name.starts_with("iou-wrk")).count();
         let threads = names.len() - kernel_workers;
-        Holdings { descriptors, threads, kernel_workers, heap, resident: resident() }
+        drop(names);
+        // Last: a thread that was not seen any more holds nothing.
+        let (resident, heap) = (resident(), HEAP.load(Relaxed));
+        Holdings { descriptors, threads, kernel_workers, heap, resident }
     }
 
     /// Looks again and again until `is_enough` says so, or until the time is over.

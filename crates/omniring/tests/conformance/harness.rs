@@ -2,6 +2,7 @@
 //! process has.
 
 use std::future::Future;
+use std::ops::Deref;
 use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
@@ -167,9 +168,28 @@ pub fn errno<T>(result: std::io::Result<T>) -> i32 {
     }
 }
 
+/// A driver without a runtime, which it shuts down as one would: ops whose futures are gone hold on to
+/// their driver.
+pub struct OwnDriver(Rc<Driver>);
+
+impl Deref for OwnDriver {
+    type Target = Rc<Driver>;
+
+    fn deref(&self) -> &Rc<Driver> {
+        &self.0
+    }
+}
+
+impl Drop for OwnDriver {
+    fn drop(&mut self) {
+        self.0.shut_down();
+    }
+}
+
 /// A driver without a runtime, on the runtime's engine.
-pub fn new_driver(runtime: &Runtime) -> Rc<Driver> {
-    Rc::new(Driver::new(&Config { engine: runtime.engine(), ..Config::default() }).unwrap())
+pub fn new_driver(runtime: &Runtime) -> OwnDriver {
+    let config = Config { engine: runtime.engine(), ..Config::default() };
+    OwnDriver(Rc::new(Driver::new(&config).unwrap()))
 }
 
 /// Turns the driver until the future is ready.
