@@ -55,6 +55,11 @@ const BLOCK_SIZE: usize = 4096;
 const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
 const ECHO_WARM_UP: Duration = Duration::from_millis(200);
+/// Echo servers are all up at once, and are loaded in turn for so long at a time:
+/// short against the time in which a shared machine changes its speed.
+const ECHO_SLICE: Duration = Duration::from_millis(100);
+/// Load before a slice, which is not counted: the server's caches are another's by then.
+const ECHO_LEAD_IN: Duration = Duration::from_millis(10);
 
 /// From this share of the wall clock on, the server's core counts as saturated.
 const SATURATED: f64 = 0.95;
@@ -71,7 +76,7 @@ pub struct CompareOptions {
     /// Times that every subject runs
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Measured seconds of one run
+    /// Measured seconds of one run; echo servers are measured in slices of 0.1 s
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
     /// File to read, on the disk to be measured; made there if it is missing
@@ -225,8 +230,20 @@ impl Workload {
         Ok(())
     }
 
-    fn run(&self, subject: Subject, options: &CompareOptions) -> Result<Sample> {
+    /// How often every subject has its turn.
+    fn round_count(&self, options: &CompareOptions) -> u32 {
+        match self {
+            Workload::Read(_) => options.rounds,
+            Workload::Echo { .. } => {
+                let seconds = options.seconds * f64::from(options.rounds);
+                (seconds / ECHO_SLICE.as_secs_f64()).ceil() as u32
+            }
+        }
+    }
+
+    fn run(&self, contender: &mut Contender, options: &CompareOptions) -> Result<Sample> {
         self.prepare()?;
+        let subject = contender.subject;
         match (self, subject) {
             (Workload::Read(job), Subject::Fio(engine)) => {
                 fio::random_read(engine, job, read_patience(job))
@@ -234,13 +251,27 @@ impl Workload {
             (Workload::Read(job), _) => {
                 random_read(subject.command(self.program(), &options.examples)?, job)
             }
-            (Workload::Echo { connections }, _) => echo(
-                subject.command(self.program(), &options.examples)?,
-                *connections,
-                Duration::from_secs_f64(options.seconds),
-            ),
+            (Workload::Echo { connections }, _) => {
+                let server = match &mut contender.server {
+                    Some(server) => server,
+                    None => {
+                        let command = subject.command(self.program(), &options.examples)?;
+                        let server = EchoServer::start(command, *connections)?;
+                        contender.server.insert(server)
+                    }
+                };
+                server.slice()
+            }
         }
     }
+}
+
+/// A subject in a workload.
+struct Contender {
+    subject: Subject,
+    samples: Vec<Sample>,
+    /// From its first turn on, in the echo workloads.
+    server: Option<EchoServer>,
 }
 
 fn read_patience(job: &ReadJob) -> Duration {
@@ -277,30 +308,43 @@ fn random_read(mut command: Command, job: &ReadJob) -> Result<Sample> {
     })
 }
 
-/// Starts a server on its core, loads it from the other core, and divides what
-/// the server used in the window by the messages that came back in it.
-fn echo(mut command: Command, connections: usize, window: Duration) -> Result<Sample> {
-    command.args(["--listen", "127.0.0.1:0"]);
-    let mut server = RunningChild::start(command, Some(SERVER_CORE))?;
-    let line = server.line(PATIENCE)?;
-    let address: SocketAddr = line
-        .strip_prefix("listening on ")
-        .and_then(|address| address.trim().parse().ok())
-        .with_context(|| format!("printed {line:?} in place of its address"))?;
-    let _pinned = Pinned::to(LOAD_CORE)?;
-    let mut load = Load::start(address, connections)?;
-    load.run(ECHO_WARM_UP)?;
-    let before = Usage::of_process(server.id())?;
-    let seen = load.run(window)?;
-    let used = Usage::of_process(server.id())?.since(before);
-    ensure!(seen.ops > 0, "no message came back");
-    let ops = seen.ops as f64;
-    Ok(Sample {
-        rate: ops / seen.elapsed.as_secs_f64(),
-        cpu_us_per_op: used.cpu.as_secs_f64() * 1e6 / ops,
-        context_switches_per_op: used.context_switches as f64 / ops,
-        server_busy: Some(used.cpu.as_secs_f64() / seen.elapsed.as_secs_f64()),
-    })
+/// An echo server on its core, and its load on the other.
+struct EchoServer {
+    server: RunningChild,
+    load: Load,
+}
+
+impl EchoServer {
+    fn start(mut command: Command, connections: usize) -> Result<EchoServer> {
+        command.args(["--listen", "127.0.0.1:0"]);
+        let mut server = RunningChild::start(command, Some(SERVER_CORE))?;
+        let line = server.line(PATIENCE)?;
+        let address: SocketAddr = line
+            .strip_prefix("listening on ")
+            .and_then(|address| address.trim().parse().ok())
+            .with_context(|| format!("printed {line:?} in place of its address"))?;
+        let _pinned = Pinned::to(LOAD_CORE)?;
+        let mut load = Load::start(address, connections)?;
+        load.run(ECHO_WARM_UP)?;
+        Ok(EchoServer { server, load })
+    }
+
+    /// Divides what the server uses in a slice by the messages that come back in it.
+    fn slice(&mut self) -> Result<Sample> {
+        let _pinned = Pinned::to(LOAD_CORE)?;
+        self.load.run(ECHO_LEAD_IN)?;
+        let before = Usage::of_process(self.server.id())?;
+        let seen = self.load.run(ECHO_SLICE)?;
+        let used = Usage::of_process(self.server.id())?.since(before);
+        ensure!(seen.ops > 0, "no message came back");
+        let ops = seen.ops as f64;
+        Ok(Sample {
+            rate: ops / seen.elapsed.as_secs_f64(),
+            cpu_us_per_op: used.cpu.as_secs_f64() * 1e6 / ops,
+            context_switches_per_op: used.context_switches as f64 / ops,
+            server_busy: Some(used.cpu.as_secs_f64() / seen.elapsed.as_secs_f64()),
+        })
+    }
 }
 
 /// A subject left out, and why.
@@ -416,43 +460,50 @@ impl Comparison {
     /// Runs every subject once a round, the first one of a round rotating, and
     /// leaves out of the rest whatever fails.
     fn measure(workload: &Workload, options: &CompareOptions, skips: &mut Vec<Skip>) -> Comparison {
-        let mut field: Vec<(Subject, Vec<Sample>)> = workload
+        let mut contenders: Vec<Contender> = workload
             .subjects(skips, &options.examples)
             .into_iter()
-            .map(|subject| (subject, Vec::new()))
+            .map(|subject| Contender {
+                subject,
+                samples: Vec::new(),
+                server: None,
+            })
             .collect();
-        for round in 0..options.rounds {
-            eprintln!(
-                "{}: round {} of {}",
-                workload.name(),
-                round + 1,
-                options.rounds
-            );
+        let rounds = workload.round_count(options);
+        for round in 0..rounds {
+            if rounds <= options.rounds || round.is_multiple_of(10) {
+                eprintln!("{}: round {} of {rounds}", workload.name(), round + 1);
+            }
             let mut failed = Vec::new();
-            for turn in 0..field.len() {
-                let index = (turn + round as usize) % field.len();
-                let (subject, samples) = &mut field[index];
-                match workload.run(*subject, options) {
-                    Ok(sample) => samples.push(sample),
+            for turn in 0..contenders.len() {
+                let index = (turn + round as usize) % contenders.len();
+                let contender = &mut contenders[index];
+                match workload.run(contender, options) {
+                    Ok(sample) => contender.samples.push(sample),
                     Err(error) => {
-                        let reason = format!("{error:#}");
-                        skips.push(Skip::new(workload, subject.name(), reason));
+                        let (name, reason) = (contender.subject.name(), format!("{error:#}"));
+                        skips.push(Skip::new(workload, name, reason));
                         failed.push(index);
                     }
                 }
             }
             failed.sort_unstable();
             for index in failed.into_iter().rev() {
-                field.remove(index);
+                contenders.remove(index);
             }
         }
-        let uring = field
-            .iter()
-            .find(|(subject, _)| matches!(subject, Subject::Omniring(("uring", None))))
-            .map(|(_, samples)| samples.clone());
-        let rows: Vec<Row> = field
+        let is_uring = |contender: &&Contender| {
+            matches!(contender.subject, Subject::Omniring(("uring", None)))
+        };
+        let uring = contenders.iter().find(is_uring);
+        let uring = uring.map(|contender| contender.samples.clone());
+        let rows: Vec<Row> = contenders
             .into_iter()
-            .filter_map(|(subject, samples)| Row::new(subject, samples, uring.as_deref()))
+            .filter_map(
+                |Contender {
+                     subject, samples, ..
+                 }| { Row::new(subject, samples, uring.as_deref()) },
+            )
             .collect();
         let claims = workload
             .field()

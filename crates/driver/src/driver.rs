@@ -208,7 +208,7 @@ impl Driver {
     ///
     /// # Safety
     /// INV-BUF: what the op points at stays in place and untouched until the last completion.
-    pub(crate) unsafe fn start_multi(&self, op: Op, waker: &Waker, ready_max: usize) -> Started {
+    pub(crate) unsafe fn start_multi(&self, op: Op, waker: &Waker, ready_max: u32) -> Started {
         let mut borrow = self.inner.borrow_mut();
         let inner = &mut *borrow;
         let Some(engine) = &mut inner.engine else {

@@ -18,7 +18,7 @@ use crate::table::{Key, Orphan};
 /// As for [`Operation`](crate::Operation), from each `prepare` to the last completion of the op.
 pub(crate) unsafe trait Multishot: Unpin + 'static {
     /// With so many completions that nobody has taken, the op is told to end.
-    const READY_MAX: usize;
+    const READY_MAX: u32;
 
     /// The driver that carries the op out.
     fn driver(&self) -> &Rc<Driver>;

@@ -100,7 +100,7 @@ fn open(mut lease: Lease) -> (Lease, RawAddr, c_int) {
 // SAFETY: the message is on the heap and the operation owns it; the buffers are the pool's, which
 // lives as long as the ring.
 unsafe impl Multishot for ReceiveMulti {
-    const READY_MAX: usize = 8;
+    const READY_MAX: u32 = 8;
 
     fn driver(&self) -> &Rc<Driver> {
         &self.driver
@@ -191,15 +191,18 @@ enum Step {
     Wait(OpFuture<Readable>),
 }
 
+/// What every receive looks at comes first and is small; the rest lies elsewhere, or is nothing.
+#[repr(C)]
 pub(crate) struct Receiver {
     multi: OpStream<ReceiveMulti>,
-    step: Step,
-    /// Whether the engine takes buffers from the pool by itself.
-    is_native: bool,
+    /// Made with the first step, and kept.
+    step: Option<Box<Step>>,
     /// Received, and not or only partly taken.
-    front: Option<Lease>,
+    front: Option<Box<Lease>>,
     account: u32,
     starved_count: u32,
+    /// Whether the engine takes buffers from the pool by itself.
+    is_native: bool,
     /// Those who wait for the step that is in flight.
     waiting: Vec<Waker>,
 }
@@ -216,7 +219,7 @@ pub(crate) enum Stopped<'a> {
 
 /// Bytes, or a datagram, that were received in advance.
 pub(crate) struct Received<'a> {
-    front: &'a mut Option<Lease>,
+    front: &'a mut Option<Box<Lease>>,
     is_datagram: bool,
 }
 
@@ -246,7 +249,7 @@ impl Received<'_> {
             return (copied, None);
         }
         if self.is_datagram {
-            let (_, from, flags) = open(self.front.take().expect("as above"));
+            let (_, from, flags) = open(*self.front.take().expect("as above"));
             let cut = if left_count > 0 { libc::MSG_TRUNC } else { 0 };
             return (copied, Some((from, flags | cut)));
         }
@@ -269,11 +272,11 @@ impl Receiver {
         let multi = ReceiveMulti { driver: driver.clone(), handle, pool, message, fd: None };
         Receiver {
             multi: OpStream::new(multi),
-            step: Step::Idle,
-            is_native,
+            step: None,
             front: None,
             account,
             starved_count: 0,
+            is_native,
             waiting: Vec::new(),
         }
     }
@@ -294,10 +297,10 @@ impl Receiver {
     #[inline]
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Lease>> {
         if let Some(lease) = self.front.take() {
-            return Poll::Ready(Ok(lease));
+            return Poll::Ready(Ok(*lease));
         }
         loop {
-            if !matches!(self.step, Step::Idle) {
+            if self.is_stepping() {
                 return self.poll_step_for_all(cx);
             }
             let was_armed = self.multi.is_armed();
@@ -349,6 +352,18 @@ impl Receiver {
         lease
     }
 
+    #[inline]
+    fn is_stepping(&self) -> bool {
+        self.step.as_ref().is_some_and(|step| !matches!(**step, Step::Idle))
+    }
+
+    fn set_step(&mut self, step: Step) {
+        match &mut self.step {
+            Some(place) => **place = step,
+            None => self.step = Some(Box::new(step)),
+        }
+    }
+
     fn start_step(&mut self) {
         let account = self.account;
         let operation = self.multi.operation();
@@ -359,7 +374,7 @@ impl Receiver {
             message: operation.message.is_some().then(Message::new),
             fd: None,
         };
-        self.step = Step::Receive(OpFuture::new(receive));
+        self.set_step(Step::Receive(OpFuture::new(receive)));
     }
 
     /// The op of a step knows one waker only.
@@ -375,11 +390,11 @@ impl Receiver {
 
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Lease>> {
         loop {
-            match &mut self.step {
-                Step::Idle => unreachable!("asked before"),
-                Step::Receive(receive) => {
+            match self.step.as_deref_mut() {
+                None | Some(Step::Idle) => unreachable!("asked before"),
+                Some(Step::Receive(receive)) => {
                     let (completion, mut lease) = ready!(std::pin::Pin::new(receive).poll(cx));
-                    self.step = Step::Idle;
+                    self.set_step(Step::Idle);
                     match completion.result {
                         0 => return Poll::Ready(Ok(Lease::empty())),
                         count @ 1.. => {
@@ -389,18 +404,19 @@ impl Receiver {
                         error if error == -libc::EAGAIN => {
                             // The lease goes back: who waits holds none.
                             let operation = self.multi.operation();
-                            self.step = Step::Wait(OpFuture::new(Readable {
+                            let wait = Readable {
                                 driver: operation.driver.clone(),
                                 handle: operation.handle,
                                 fd: None,
-                            }));
+                            };
+                            self.set_step(Step::Wait(OpFuture::new(wait)));
                         }
                         error => return Poll::Ready(Err(io::Error::from_raw_os_error(-error))),
                     }
                 }
-                Step::Wait(wait) => {
+                Some(Step::Wait(wait)) => {
                     let completion = ready!(std::pin::Pin::new(wait).poll(cx));
-                    self.step = Step::Idle;
+                    self.set_step(Step::Idle);
                     if completion.result < 0 {
                         let error = io::Error::from_raw_os_error(-completion.result);
                         return Poll::Ready(Err(error));
@@ -419,30 +435,32 @@ impl Receiver {
                 let front = &mut self.front;
                 return Poll::Ready(Stopped::Received(Received { front, is_datagram }));
             }
-            let result = match &mut self.step {
-                Step::Idle if !self.multi.is_armed() => return Poll::Ready(Stopped::Nothing),
-                Step::Idle => {
+            let result = match self.step.as_deref_mut() {
+                None | Some(Step::Idle) if !self.multi.is_armed() => {
+                    return Poll::Ready(Stopped::Nothing);
+                }
+                None | Some(Step::Idle) => {
                     self.multi.cancel();
                     let completion = ready!(self.multi.poll_next(cx));
                     if completion.result > 0 {
-                        self.front = Some(self.lease_of(completion));
+                        self.front = Some(Box::new(self.lease_of(completion)));
                     } else {
                         self.multi.operation().discard(completion);
                     }
                     completion.result
                 }
-                Step::Receive(receive) => {
+                Some(Step::Receive(receive)) => {
                     let (completion, mut lease) = ready!(std::pin::Pin::new(receive).poll(cx));
-                    self.step = Step::Idle;
+                    self.set_step(Step::Idle);
                     if completion.result > 0 {
                         lease.truncate(completion.result as usize);
-                        self.front = Some(lease);
+                        self.front = Some(Box::new(lease));
                     }
                     completion.result
                 }
-                Step::Wait(_) => {
+                Some(Step::Wait(_)) => {
                     // Dropping it is all that it takes: it consumes nothing.
-                    self.step = Step::Idle;
+                    self.set_step(Step::Idle);
                     0
                 }
             };
@@ -478,10 +496,10 @@ impl Receiver {
     pub(crate) fn outlive(&mut self, fd: OwnedFd) {
         // An op that was never submitted closes it at once.
         let fd = Some(fd);
-        match &mut self.step {
-            Step::Receive(receive) => receive.operation().expect("not finished").fd = fd,
-            Step::Wait(wait) => wait.operation().expect("not finished").fd = fd,
-            Step::Idle => self.multi.operation().fd = fd,
+        match self.step.as_deref_mut() {
+            Some(Step::Receive(receive)) => receive.operation().expect("not finished").fd = fd,
+            Some(Step::Wait(wait)) => wait.operation().expect("not finished").fd = fd,
+            None | Some(Step::Idle) => self.multi.operation().fd = fd,
         }
     }
 }

@@ -74,18 +74,64 @@ enum State {
     Multi { multi: Box<Multi> },
 }
 
-/// What a multishot op has yielded.
+/// What a multishot op has yielded. As a rule that is one completion for one waker: these two lie
+/// here, in one cache line, and what is beyond them elsewhere.
+#[derive(Default)]
+#[repr(C)]
 struct Multi {
-    /// Completions not yet taken.
-    ready: VecDeque<Completion>,
-    /// Those who wait for the next one.
-    wakers: Vec<Waker>,
-    /// The last completion is among those ready.
+    /// Who waits for the next completion.
+    waker: Option<Waker>,
+    /// The first completion not yet taken.
+    first: Option<Completion>,
+    /// The last completion is among those not taken.
     ended: bool,
-    /// With so many completions not taken, the op is to end.
-    ready_max: usize,
-    /// It was told to.
+    /// With `ready_max` completions not taken it was told to end.
     throttled: bool,
+    ready_max: u32,
+    /// The completions after the first, if there is a first.
+    more: VecDeque<Completion>,
+    /// The others who wait, if somebody waits.
+    others: Vec<Waker>,
+}
+
+impl Multi {
+    fn push(&mut self, completion: Completion) {
+        if self.first.is_none() {
+            self.first = Some(completion);
+        } else {
+            self.more.push_back(completion);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Completion> {
+        let completion = self.first.take()?;
+        if !self.more.is_empty() {
+            self.first = self.more.pop_front();
+        }
+        Some(completion)
+    }
+
+    fn ready_count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.more.len()
+    }
+
+    fn register(&mut self, waker: &Waker) {
+        match &self.waker {
+            None => self.waker = Some(waker.clone()),
+            Some(registered) if registered.will_wake(waker) => {}
+            Some(_) if self.others.iter().any(|registered| registered.will_wake(waker)) => {}
+            Some(_) => self.others.push(waker.clone()),
+        }
+    }
+
+    fn take_wakers(&mut self, into: &mut Vec<Waker>) {
+        if let Some(waker) = self.waker.take() {
+            into.push(waker);
+            if !self.others.is_empty() {
+                into.append(&mut self.others);
+            }
+        }
+    }
 }
 
 impl State {
@@ -223,10 +269,10 @@ impl Table {
                 slot.state.overwrite(State::Done { completion });
             }
             State::Multi { multi } => {
-                multi.ready.push_back(completion);
-                self.wakers.append(&mut multi.wakers);
+                multi.push(completion);
+                multi.take_wakers(&mut self.wakers);
                 if completion.has_more() {
-                    if multi.ready.len() >= multi.ready_max && !multi.throttled {
+                    if multi.ready_count() >= multi.ready_max as usize && !multi.throttled {
                         multi.throttled = true;
                         self.unread.push(key);
                     }
@@ -289,12 +335,9 @@ impl Table {
 
     /// Makes an op that was just inserted one that may complete more than once. With `ready_max`
     /// completions that nobody has taken it is reported by [`Table::take_unread`].
-    pub(crate) fn set_multi(&mut self, key: Key, ready_max: usize, waker: Waker) {
-        let mut multi = self.spare.pop().unwrap_or_else(|| {
-            let (ready, wakers) = (VecDeque::new(), Vec::with_capacity(1));
-            Box::new(Multi { ready, wakers, ended: false, ready_max: 0, throttled: false })
-        });
-        multi.wakers.push(waker);
+    pub(crate) fn set_multi(&mut self, key: Key, ready_max: u32, waker: Waker) {
+        let mut multi = self.spare.pop().unwrap_or_default();
+        multi.waker = Some(waker);
         (multi.ended, multi.ready_max, multi.throttled) = (false, ready_max, false);
         let state = &mut self.slots[key.index()].state;
         debug_assert!(matches!(state, State::Waiting { waker: None }), "it was just inserted");
@@ -306,7 +349,7 @@ impl Table {
         if let State::Multi { multi } = self.release(key)
             && self.spare.len() < SPARE_MAX
         {
-            debug_assert!(multi.ready.is_empty() && multi.wakers.is_empty(), "it has ended");
+            debug_assert!(multi.first.is_none() && multi.waker.is_none(), "it has ended");
             self.spare.push(multi);
         }
     }
@@ -319,7 +362,7 @@ impl Table {
         let State::Multi { multi } = &mut slot.state else {
             unreachable!("polled after its stream was dropped")
         };
-        match multi.ready.pop_front() {
+        match multi.pop() {
             Some(completion) => {
                 if !completion.has_more() {
                     self.release_multi(key);
@@ -327,9 +370,7 @@ impl Table {
                 Some(completion)
             }
             None => {
-                if !multi.wakers.iter().any(|registered| registered.will_wake(waker)) {
-                    multi.wakers.push(waker.clone());
-                }
+                multi.register(waker);
                 None
             }
         }
@@ -340,7 +381,7 @@ impl Table {
     pub(crate) fn try_next(&mut self, key: Key) -> Option<Completion> {
         match &mut self.slot(key)?.state {
             State::Multi { multi } => {
-                let completion = multi.ready.pop_front()?;
+                let completion = multi.pop()?;
                 if !completion.has_more() {
                     self.release_multi(key);
                 }
@@ -355,7 +396,11 @@ impl Table {
     pub(crate) fn abandon_multi(&mut self, key: Key, orphan: Box<dyn Orphan>) -> Vec<Waker> {
         let slot = self.slot(key).expect("a stream's key stays valid until its last completion");
         match std::mem::replace(&mut slot.state, State::Orphaned { orphan }) {
-            State::Multi { multi } if !multi.ended => multi.wakers,
+            State::Multi { mut multi } if !multi.ended => {
+                let mut wakers = Vec::new();
+                multi.take_wakers(&mut wakers);
+                wakers
+            }
             _ => unreachable!("its last completion was not taken"),
         }
     }

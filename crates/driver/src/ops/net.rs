@@ -270,7 +270,7 @@ impl AcceptMulti {
 // SAFETY: no pointers.
 unsafe impl Multishot for AcceptMulti {
     /// As many connections may be accepted before anybody asks for them.
-    const READY_MAX: usize = 64;
+    const READY_MAX: u32 = 64;
 
     fn driver(&self) -> &Rc<Driver> {
         self.handle.driver()
@@ -425,7 +425,7 @@ struct SendMulti<B> {
 // SAFETY: the buffer's memory is where IoBuf promises, and the operation owns it until the last
 // completion.
 unsafe impl<B: IoBuf> Multishot for SendMulti<B> {
-    const READY_MAX: usize = usize::MAX;
+    const READY_MAX: u32 = u32::MAX;
 
     fn driver(&self) -> &Rc<Driver> {
         self.handle.driver()

@@ -3,10 +3,12 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use omniring_driver::addr::RawAddr;
-use omniring_driver::{Lease, SharedHandle};
+use omniring_driver::{Lease, OpFuture, SharedHandle, ops};
+
+use crate::buf::{IoBuf, IoBufExt, Slice};
 
 /// The future of the next bytes of a socket. It may be dropped and asked for again without loss.
 #[derive(Debug)]
@@ -21,6 +23,65 @@ impl Future for RecvLease<'_> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Lease>> {
         self.handle.poll_recv(cx)
+    }
+}
+
+/// The future of a send of all bytes: see `send_all` of the streams.
+#[must_use = "nothing is sent until this is awaited"]
+pub struct SendAll<'a, B: IoBuf> {
+    handle: &'a SharedHandle,
+    sending: Sending<B>,
+}
+
+enum Sending<B: IoBuf> {
+    /// As a rule the socket takes all of them at once.
+    Whole(OpFuture<ops::Send<B>>),
+    /// What is left after so many.
+    Rest(OpFuture<ops::Send<Slice<B>>>, usize),
+}
+
+impl<'a, B: IoBuf> SendAll<'a, B> {
+    #[inline]
+    pub(super) fn new(handle: &'a SharedHandle, buf: B) -> SendAll<'a, B> {
+        SendAll { handle, sending: Sending::Whole(ops::send(handle, buf, 0)) }
+    }
+}
+
+impl<B: IoBuf> Future for SendAll<'_, B> {
+    type Output = (io::Result<()>, B);
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let (result, buf, before) = match &mut self.sending {
+                Sending::Whole(send) => {
+                    let (result, buf) = ready!(Pin::new(send).poll(cx));
+                    (result, buf, 0)
+                }
+                Sending::Rest(send, before) => {
+                    let (result, slice) = ready!(Pin::new(send).poll(cx));
+                    let result = result.and_then(|count| match count {
+                        0 => Err(io::ErrorKind::WriteZero.into()),
+                        _ => Ok(count),
+                    });
+                    (result, slice.into_inner(), *before)
+                }
+            };
+            let sent = match result {
+                Ok(count) => before + count,
+                Err(error) => return Poll::Ready((Err(error), buf)),
+            };
+            if sent >= buf.len() {
+                return Poll::Ready((Ok(()), buf));
+            }
+            self.sending = Sending::Rest(ops::send(self.handle, buf.slice(sent..), 0), sent);
+        }
+    }
+}
+
+impl<B: IoBuf> std::fmt::Debug for SendAll<'_, B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SendAll")
     }
 }
 
@@ -103,14 +164,8 @@ macro_rules! stream_socket {
 
             /// Sends all initialised bytes of `buf`. If the future is dropped, part of them may
             /// have been sent.
-            pub async fn send_all<B: IoBuf>(&self, buf: B) -> (io::Result<()>, B) {
-                // As a rule the socket takes all of them at once.
-                match self.send(buf).await {
-                    (Ok(sent), buf) => {
-                        write_rest(buf, sent, async |slice, _| self.send(slice).await).await
-                    }
-                    (Err(error), buf) => (Err(error), buf),
-                }
+            pub fn send_all<B: IoBuf>(&self, buf: B) -> SendAll<'_, B> {
+                SendAll::new(&self.handle, buf)
             }
 
             /// Sends the initialised bytes of `buf` without copying them, where the kernel and the

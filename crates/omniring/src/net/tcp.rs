@@ -11,11 +11,11 @@ use socket2::SockRef;
 use super::ToSocketAddrs;
 use super::addrs::first_of;
 use super::send_file::send_file;
-use super::stream::{Incoming, RecvLease, socket_conversions, stream_socket};
+use super::stream::{Incoming, RecvLease, SendAll, socket_conversions, stream_socket};
 use crate::buf::{IoBuf, IoBufMut};
 use crate::executor::current;
 use crate::fs::File;
-use crate::io::{AsyncRead, AsyncWrite, close, write_rest};
+use crate::io::{AsyncRead, AsyncWrite, close};
 
 /// Connections that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;

@@ -10,11 +10,13 @@ use omniring_driver::addr::RawAddr;
 use omniring_driver::{Lease, OpFuture, SharedHandle, ops};
 
 use super::send_file::send_file;
-use super::stream::{Incoming, RecvLease, recv_datagram, socket_conversions, stream_socket};
+use super::stream::{
+    Incoming, RecvLease, SendAll, recv_datagram, socket_conversions, stream_socket,
+};
 use crate::buf::{IoBuf, IoBufMut};
 use crate::executor::current;
 use crate::fs::File;
-use crate::io::{AsyncRead, AsyncWrite, close, write_rest};
+use crate::io::{AsyncRead, AsyncWrite, close};
 use crate::time::sleep;
 
 const BACKLOG: i32 = 4096;
