@@ -87,6 +87,12 @@ pub struct CompareOptions {
     #[arg(long, hide_default_value = true)]
     #[arg(default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/examples"))]
     examples: PathBuf,
+    /// Examples of an earlier build of omniring, to be measured beside this one's
+    #[arg(long, value_name = "DIRECTORY")]
+    before: Option<PathBuf>,
+    /// Only these subjects, comma separated, and `omniring uring`, which ratios are to
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    subjects: Vec<String>,
     /// Print JSON instead of tables
     #[arg(long)]
     json: bool,
@@ -115,6 +121,8 @@ pub struct Sample {
 #[derive(Clone, Copy)]
 enum Subject {
     Omniring(OnTier),
+    /// The same from an earlier build.
+    Before(OnTier),
     Rival(&'static str),
     Fio(FioEngine),
 }
@@ -124,15 +132,20 @@ impl Subject {
         match self {
             Subject::Omniring((engine, None)) => format!("omniring {engine}"),
             Subject::Omniring((engine, Some(tier))) => format!("omniring {engine} {tier}"),
+            Subject::Before(on_tier) => format!("{} before", Subject::Omniring(on_tier).name()),
             Subject::Rival(runtime) => runtime.to_owned(),
             Subject::Fio(engine) => format!("fio {}", engine.name()),
         }
     }
 
     /// The command that runs `program`, up to the program's own arguments.
-    fn command(self, program: &str, examples: &Path) -> Result<Command> {
+    fn command(self, program: &str, options: &CompareOptions) -> Result<Command> {
+        let examples = match (self, &options.before) {
+            (Subject::Before(_), Some(before)) => before,
+            _ => &options.examples,
+        };
         match self {
-            Subject::Omniring((engine, tier)) => {
+            Subject::Omniring((engine, tier)) | Subject::Before((engine, tier)) => {
                 let mut command = Command::new(examples.join(program));
                 command.args(["--engine", engine]);
                 command.args(tier.map(|tier| format!("--{tier}")));
@@ -186,13 +199,17 @@ impl Workload {
         }
     }
 
-    fn subjects(&self, skips: &mut Vec<Skip>, examples: &Path) -> Vec<Subject> {
+    fn subjects(&self, skips: &mut Vec<Skip>, options: &CompareOptions) -> Vec<Subject> {
         let mut subjects = Vec::new();
-        let example = examples.join(self.program());
+        let example = options.examples.join(self.program());
+        let tiers: &[OnTier] = match self {
+            Workload::Read(_) => &READERS,
+            Workload::Echo { .. } => &ECHOERS,
+        };
         if example.is_file() {
-            match self {
-                Workload::Read(_) => subjects.extend(READERS.map(Subject::Omniring)),
-                Workload::Echo { .. } => subjects.extend(ECHOERS.map(Subject::Omniring)),
+            subjects.extend(tiers.iter().copied().map(Subject::Omniring));
+            if options.before.is_some() {
+                subjects.extend(tiers.iter().copied().map(Subject::Before));
             }
         } else {
             let reason = format!(
@@ -211,6 +228,11 @@ impl Workload {
                 }
             }
             Workload::Echo { .. } => subjects.extend(ECHO_RIVALS.map(Subject::Rival)),
+        }
+        if !options.subjects.is_empty() {
+            let is_base = |subject: &Subject| matches!(subject, Subject::Omniring(("uring", None)));
+            subjects
+                .retain(|subject| is_base(subject) || options.subjects.contains(&subject.name()));
         }
         subjects
     }
@@ -248,14 +270,12 @@ impl Workload {
             (Workload::Read(job), Subject::Fio(engine)) => {
                 fio::random_read(engine, job, read_patience(job))
             }
-            (Workload::Read(job), _) => {
-                random_read(subject.command(self.program(), &options.examples)?, job)
-            }
+            (Workload::Read(job), _) => random_read(subject.command(self.program(), options)?, job),
             (Workload::Echo { connections }, _) => {
                 let server = match &mut contender.server {
                     Some(server) => server,
                     None => {
-                        let command = subject.command(self.program(), &options.examples)?;
+                        let command = subject.command(self.program(), options)?;
                         let server = EchoServer::start(command, *connections)?;
                         contender.server.insert(server)
                     }
@@ -461,7 +481,7 @@ impl Comparison {
     /// leaves out of the rest whatever fails.
     fn measure(workload: &Workload, options: &CompareOptions, skips: &mut Vec<Skip>) -> Comparison {
         let mut contenders: Vec<Contender> = workload
-            .subjects(skips, &options.examples)
+            .subjects(skips, options)
             .into_iter()
             .map(|subject| Contender {
                 subject,

@@ -249,14 +249,12 @@ fn echo_slice(
 ) -> Result<Slice, Absence> {
     let (slice, served) = std::thread::scope(|scope| {
         let generator = scope.spawn(|| {
-            if let Some(&core) = affinity::cores().last() {
-                affinity::pin_this_thread(core)?;
-            }
             let load = match load {
                 Some(load) => load,
                 None => {
                     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-                    load.insert(Load::connect(address, connections)?)
+                    let core = affinity::cores().last().copied();
+                    load.insert(Load::connect(address, connections, core)?)
                 }
             };
             load.run(length + LOAD_MARGIN)

@@ -193,7 +193,8 @@ pub(crate) mod testing {
                 }
             });
             let Ok(port) = port.recv() else { return false };
-            let mut load = Load::connect((Ipv4Addr::LOCALHOST, port).into(), connections).unwrap();
+            let mut load =
+                Load::connect((Ipv4Addr::LOCALHOST, port).into(), connections, None).unwrap();
             let (mut runs, mut ops) = (0, 0);
             // On a busy machine a slice may take as long as several runs.
             let is_enough = |ops| ops > connections as u64 && slices.load(Relaxed) >= 2;
