@@ -2,8 +2,10 @@
 //!
 //! Requests are staged as ops come, and a turn of the loop hands them over in one system call.
 //! Completions are taken out of the ring that the kernel shares with us, without a system call,
-//! where it has the layout we know, and by `io_getevents(2)` where it has not. Each signals an
-//! eventfd, which the poller of the engine watches.
+//! where it has the layout we know, and by `io_getevents(2)` where it has not. While requests are in
+//! flight the turn waits in that call for everything: one more request, the watch, polls the epoll of
+//! the engine, and completes when that has something to report. (To have each request signal an
+//! eventfd that epoll watches costs more for each: `IOCB_FLAG_RESFD`.)
 //!
 //! More requests than the context takes wait here, in order: none is lost to `EAGAIN`. Requests
 //! in flight are never cancelled: `io_cancel(2)` works on those that registered a function for it,
@@ -15,11 +17,12 @@
 
 use std::ffi::{c_long, c_ulong, c_void};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::poller::Epoll;
 use crate::attempt::errno;
 use crate::diagnosis::{Failure, Step};
 use crate::op::{Op, Position};
@@ -34,8 +37,8 @@ const POLL: u16 = 5;
 const PREADV: u16 = 7;
 const PWRITEV: u16 = 8;
 
-/// Signal an eventfd on completion (`IOCB_FLAG_RESFD`).
-const FLAG_EVENTFD: u32 = 1;
+/// Comes back with the watch.
+const WATCH: u64 = Key::internal(0);
 
 /// A request, as the kernel has it (`struct iocb`).
 #[derive(Clone, Copy, Default)]
@@ -99,13 +102,17 @@ pub(crate) struct Aio {
     context: c_ulong,
     /// Whether the ring has the layout that we know.
     is_mapped: bool,
-    eventfd: OwnedFd,
+    /// The epoll of the engine.
+    epoll: RawFd,
+    /// The watch is staged, as the first, or in flight.
+    has_watch: bool,
     /// Not handed over yet.
     staged: Vec<Request>,
     /// Room for the addresses of staged requests.
     addresses: Vec<*mut Request>,
     /// Room for events that a wait copies.
     events: Vec<Event>,
+    /// Without the watch.
     in_flight_count: usize,
     in_flight_max: usize,
     /// The kernel had no room although nothing of ours is in flight, which nothing will tell the
@@ -116,17 +123,12 @@ pub(crate) struct Aio {
 impl Aio {
     /// Makes a context for so many requests in flight, and proves it with one that goes through
     /// the kernel and back.
-    pub(super) fn new(in_flight_max: u32) -> Result<Aio, Failure> {
-        // SAFETY: no pointers.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(Failure { step: Step::SetUp, error: io::Error::last_os_error() });
-        }
-        // SAFETY: just made, owned by nobody else.
-        let eventfd = unsafe { OwnedFd::from_raw_fd(fd) };
+    pub(super) fn new(in_flight_max: u32, epoll: RawFd) -> Result<Aio, Failure> {
         let mut context: c_ulong = 0;
+        // One more for the watch.
+        let count_max = in_flight_max + 1;
         // SAFETY: the context is a local, and zero, as the call wants it.
-        let result = unsafe { libc::syscall(libc::SYS_io_setup, in_flight_max, &raw mut context) };
+        let result = unsafe { libc::syscall(libc::SYS_io_setup, count_max, &raw mut context) };
         if result < 0 {
             return Err(Failure { step: Step::SetUp, error: io::Error::last_os_error() });
         }
@@ -134,10 +136,11 @@ impl Aio {
         let mut aio = Aio {
             context,
             is_mapped: false,
-            eventfd,
+            epoll,
+            has_watch: false,
             staged: Vec::new(),
             addresses: Vec::new(),
-            events: vec![Event::default(); count.min(256)],
+            events: vec![Event::default(); count.clamp(1, 256)],
             in_flight_count: 0,
             in_flight_max: count,
             stalled: false,
@@ -146,26 +149,24 @@ impl Aio {
         Ok(aio)
     }
 
-    /// One request through the kernel and back: a poll of the eventfd, which has room to write
-    /// (Linux 4.18). Then looks whether the ring is laid out as we know it.
+    /// One request through the kernel and back: a watch of an epoll that has something to report
+    /// (polls came with Linux 4.18). Then looks whether the ring is laid out as we know it.
     fn prove(&mut self) -> io::Result<()> {
-        let fd = self.eventfd();
-        let poll = Request {
-            command: POLL,
-            fd: fd as u32,
-            buf: libc::POLLOUT as u64,
-            ..Request::default()
-        };
-        self.staged.push(poll);
+        let (mut epoll, (_reader, writer)) = (Epoll::new()?, io::pipe()?);
+        epoll.watch(writer.as_raw_fd(), libc::POLLOUT)?;
+        let of_engine = std::mem::replace(&mut self.epoll, epoll.fd());
+        self.stage_watch();
         let mut refused = Ok(());
         self.submit(|_, errno| refused = Err(io::Error::from_raw_os_error(errno)));
         refused?;
-        if self.in_flight_count != 1 {
+        if !self.is_watching() {
             return Err(io::Error::from_raw_os_error(libc::EAGAIN));
         }
-        if self.copy_events(1, Some(Duration::from_secs(5)))? != 1 {
+        self.copy_events(1, Some(Duration::from_secs(5)), &mut Vec::new())?;
+        if self.has_watch {
             return Err(io::Error::from_raw_os_error(libc::ETIME));
         }
+        self.epoll = of_engine;
         let ring = self.ring();
         // SAFETY: the address of the context is that of the ring, which the kernel has mapped for
         // this process until `io_destroy`. (That libaio reads it, too, keeps it so.)
@@ -178,9 +179,17 @@ impl Aio {
         Ok(())
     }
 
-    /// The descriptor that becomes readable with completions.
-    pub(super) fn eventfd(&self) -> RawFd {
-        self.eventfd.as_raw_fd()
+    fn stage_watch(&mut self) {
+        self.has_watch = true;
+        let (fd, buf) = (self.epoll as u32, libc::POLLIN as u64);
+        let watch = Request { data: WATCH, command: POLL, fd, buf, ..Request::default() };
+        self.staged.insert(0, watch);
+    }
+
+    /// Whether the kernel will say when the epoll of the engine has something to report: it had
+    /// nothing when completions were last taken.
+    pub(super) fn is_watching(&self) -> bool {
+        self.has_watch && self.staged.first().is_none_or(|first| first.data != WATCH)
     }
 
     /// Requests with the kernel.
@@ -231,8 +240,6 @@ impl Aio {
             buf: buf as u64,
             len,
             offset,
-            flags: FLAG_EVENTFD,
-            eventfd: self.eventfd() as u32,
             ..Request::default()
         });
         true
@@ -249,8 +256,12 @@ impl Aio {
     /// kernel does not take, with the errno.
     pub(super) fn submit(&mut self, mut refuse: impl FnMut(u64, i32)) {
         self.stalled = false;
+        if !self.has_watch && self.in_flight_count + self.staged.len() > 0 {
+            self.stage_watch();
+        }
         loop {
-            let room = self.in_flight_max - self.in_flight_count;
+            // The watch has a place of its own.
+            let room = self.in_flight_max - self.in_flight_count + usize::from(!self.is_watching());
             let count = self.staged.len().min(room);
             if count == 0 {
                 return;
@@ -269,9 +280,8 @@ impl Aio {
             };
             if result > 0 {
                 // After a part of them comes the error of the next one, if it has any.
-                let taken = result as usize;
-                self.in_flight_count += taken;
-                self.staged.drain(..taken);
+                let taken = self.staged.drain(..result as usize);
+                self.in_flight_count += taken.filter(|request| request.data != WATCH).count();
                 continue;
             }
             match if result == 0 { libc::EAGAIN } else { errno() } {
@@ -281,108 +291,131 @@ impl Aio {
                     self.stalled = self.in_flight_count == 0;
                     return;
                 }
-                errno => refuse(self.staged.remove(0).data, errno),
+                errno => match self.staged.remove(0).data {
+                    // The wait looks after epoll without it.
+                    WATCH => {
+                        self.has_watch = false;
+                        return;
+                    }
+                    data => refuse(data, errno),
+                },
             }
         }
     }
 
-    /// Waits until `count` completions are there, or the time is over. They go to `ended`.
+    /// Waits for so many completions no longer than `batch_time`, and then for the first, or until
+    /// the watch has something to report, or the time is over. What has completed goes to `ended`.
     pub(super) fn wait(
         &mut self,
-        count: usize,
-        timeout: Duration,
+        batch_count: usize,
+        batch_time: Duration,
+        mut timeout: Option<Duration>,
         ended: &mut Vec<Ended>,
     ) -> io::Result<()> {
-        let there_count = self.reap(ended)?;
-        let count = count.saturating_sub(there_count).min(self.in_flight_count);
-        if count > 0 {
-            let copied = self.copy_events(count.min(self.events.len()), Some(timeout))?;
-            ended.extend(self.events[..copied].iter().filter_map(Event::ended));
-            self.reap(ended)?;
+        self.reap(ended)?;
+        if batch_count > 1 && ended.len() + self.in_flight_count >= batch_count {
+            let missing_count = batch_count.saturating_sub(ended.len());
+            if missing_count > 0 {
+                let time = timeout.map_or(batch_time, |timeout| timeout.min(batch_time));
+                self.copy_events(missing_count, Some(time), ended)?;
+                timeout = timeout.map(|timeout| timeout - time);
+            }
         }
-        Ok(())
+        if !self.is_watching() {
+            // It has something to report, or nobody would tell.
+            timeout = Some(Duration::ZERO);
+        }
+        if ended.is_empty() && timeout != Some(Duration::ZERO) {
+            self.copy_events(1, timeout, ended)?;
+        }
+        self.reap(ended)
     }
 
-    /// Takes what has completed. Returns how many.
-    pub(super) fn reap(&mut self, ended: &mut Vec<Ended>) -> io::Result<usize> {
-        if self.in_flight_count == 0 {
-            return Ok(0);
+    /// Takes what has completed.
+    pub(super) fn reap(&mut self, ended: &mut Vec<Ended>) -> io::Result<()> {
+        if self.in_flight_count == 0 && !self.has_watch {
+            return Ok(());
         }
         if !self.is_mapped {
-            let copied = self.copy_events(0, None)?;
-            ended.extend(self.events[..copied].iter().filter_map(Event::ended));
-            return Ok(copied);
+            return self.copy_events(0, Some(Duration::ZERO), ended);
         }
         let ring = self.ring();
         // SAFETY: as in `prove`. Only this thread takes events: `head` is ours to write.
         let Ring { len, head: head_shared, tail, .. } = unsafe { &*ring };
         // SAFETY: the events follow the header.
         let events = unsafe { ring.add(1) }.cast::<Event>();
-        let mut head = head_shared.load(Ordering::Relaxed);
+        let first = head_shared.load(Ordering::Relaxed);
+        let mut head = first;
         // The kernel wrote the events up to there before.
         let tail = tail.load(Ordering::Acquire);
-        let mut count = 0;
         while head != tail && head < *len {
             // SAFETY: within the ring, and written: it is before the tail.
             let event = unsafe { events.add(head as usize).read() };
-            ended.extend(event.ended());
+            self.take(event, ended);
             head = if head + 1 == *len { 0 } else { head + 1 };
-            count += 1;
         }
-        if count > 0 {
+        if head != first {
             // The kernel may write over them from here on.
             head_shared.store(head, Ordering::Release);
-            self.in_flight_count -= count;
         }
-        Ok(count)
+        Ok(())
+    }
+
+    #[inline]
+    fn take(&mut self, event: Event, ended: &mut Vec<Ended>) {
+        let Some(key) = Key::from_user_data(event.data) else {
+            self.has_watch = false;
+            return;
+        };
+        self.in_flight_count -= 1;
+        // Lengths fit by the kernel's own limits.
+        let result = i32::try_from(event.result).unwrap_or(i32::MAX);
+        ended.push(Ended { key, result });
     }
 
     fn ring(&self) -> *const Ring {
         ptr::with_exposed_provenance(self.context as usize)
     }
 
-    /// `io_getevents`. Returns how many there are in `events`.
-    fn copy_events(&mut self, count_min: usize, timeout: Option<Duration>) -> io::Result<usize> {
-        let timeout = timeout.unwrap_or(Duration::ZERO);
-        let timespec = libc::timespec {
+    /// `io_getevents`: waits for so many, without a timeout for ever, and takes what is there.
+    fn copy_events(
+        &mut self,
+        count_min: usize,
+        timeout: Option<Duration>,
+        ended: &mut Vec<Ended>,
+    ) -> io::Result<()> {
+        let timespec = timeout.map(|timeout| libc::timespec {
             tv_sec: timeout.as_secs().min(i64::MAX as u64) as i64,
             tv_nsec: timeout.subsec_nanos().into(),
-        };
-        // SAFETY: the events have room for so many; the time is a local.
+        });
+        // SAFETY: the events have room for so many; the time is a local, or null.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_io_getevents,
                 self.context,
-                count_min as c_long,
+                count_min.min(self.events.len()) as c_long,
                 self.events.len() as c_long,
                 self.events.as_mut_ptr(),
-                &raw const timespec,
+                timespec.as_ref().map_or(ptr::null(), ptr::from_ref),
             )
         };
         if result < 0 {
             return match errno() {
-                libc::EINTR => Ok(0),
+                libc::EINTR => Ok(()),
                 errno => Err(io::Error::from_raw_os_error(errno)),
             };
         }
-        self.in_flight_count -= result as usize;
-        Ok(result as usize)
-    }
-}
-
-impl Event {
-    fn ended(&self) -> Option<Ended> {
-        let key = Key::from_user_data(self.data)?;
-        // Lengths fit by the kernel's own limits.
-        let result = i32::try_from(self.result).unwrap_or(i32::MAX);
-        Some(Ended { key, result })
+        for at in 0..result as usize {
+            self.take(self.events[at], ended);
+        }
+        Ok(())
     }
 }
 
 impl Drop for Aio {
     fn drop(&mut self) {
-        // It waits for what is in flight (INV-EXIT), of which there is nothing: a driver that
-        // gave up waiting leaks the engine instead.
+        // It waits for what is in flight (INV-EXIT), of which there is nothing but the watch, which it
+        // cancels: a driver that gave up waiting leaks the engine instead.
         // SAFETY: the context is ours, and nobody uses its ring from here on.
         unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
     }

@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-use self::epoll::Epoll;
+pub(super) use self::epoll::Epoll;
 use self::poll::Poll;
 use self::select::Select;
 

@@ -21,7 +21,7 @@ pub(crate) struct Epoll {
 }
 
 impl Epoll {
-    pub(super) fn new() -> io::Result<Epoll> {
+    pub(crate) fn new() -> io::Result<Epoll> {
         // SAFETY: no pointers.
         let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if epoll < 0 {
@@ -32,8 +32,13 @@ impl Epoll {
         Ok(Epoll { epoll, events: Vec::with_capacity(EVENTS_MAX), has_pwait2: true })
     }
 
+    /// What is itself readable when something is to be reported.
+    pub(crate) fn fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
+    }
+
     /// Reports `fd` whenever one of `events` comes (edge-triggered).
-    pub(super) fn watch(&mut self, fd: RawFd, events: Events) -> io::Result<()> {
+    pub(crate) fn watch(&mut self, fd: RawFd, events: Events) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd, events as u32 | libc::EPOLLET as u32)
     }
 
