@@ -195,6 +195,8 @@ enum Cause {
     Variable(UnknownEngine),
     /// An argument is out of its range.
     Argument(&'static str),
+    /// A core of several has no thread, or lost it.
+    Core(String),
 }
 
 impl StartError {
@@ -209,6 +211,11 @@ impl StartError {
         StartError { engine, cause: Cause::Failure(failure, diagnosis) }
     }
 
+    /// A core of several did not come up.
+    pub fn of_core(engine: EngineName, reason: String) -> StartError {
+        StartError { engine, cause: Cause::Core(reason) }
+    }
+
     /// What stands in the way, in less than a line: the call that failed, how, and by what (a
     /// sysctl, a seccomp filter, a limit, the kernel's age).
     pub fn reason(&self) -> String {
@@ -217,6 +224,7 @@ impl StartError {
             Cause::All(errors) => join(errors.iter().map(StartError::to_string)),
             Cause::Variable(error) => format!("{ENGINE_VARIABLE}: {error}"),
             Cause::Argument(what) => (*what).to_owned(),
+            Cause::Core(reason) => reason.clone(),
         }
     }
 
@@ -240,7 +248,7 @@ impl fmt::Display for StartError {
                 write!(f, "engine '{}' does not start: {diagnosis}", self.engine)
             }
             Cause::All(_) => write!(f, "no engine starts: {}", self.reason()),
-            Cause::Variable(_) | Cause::Argument(_) => f.write_str(&self.reason()),
+            Cause::Variable(_) | Cause::Argument(_) | Cause::Core(_) => f.write_str(&self.reason()),
         }
     }
 }
@@ -250,7 +258,7 @@ impl std::error::Error for StartError {
         match &self.cause {
             Cause::Failure(failure, _) => Some(&failure.error),
             Cause::Variable(error) => Some(error),
-            Cause::All(_) | Cause::Argument(_) => None,
+            Cause::All(_) | Cause::Argument(_) | Cause::Core(_) => None,
         }
     }
 }

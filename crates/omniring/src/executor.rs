@@ -1,7 +1,7 @@
 //! The executor: the tasks of one core, their queue, and the loop that alternates between running
 //! them and the driver.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
@@ -11,9 +11,12 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 
-use omniring_driver::{Driver, Unparker};
+use omniring_driver::clock::Instant;
+use omniring_driver::{Call, Driver, Unparker};
 
+use crate::cores::{self, Peers, Post};
 use crate::net::Pipes;
+use crate::sharded::Shards;
 use crate::task::{JoinHandle, Task};
 use crate::time::wheel::Wheel;
 
@@ -45,6 +48,7 @@ pub(crate) struct Shared {
 
 struct Remote {
     woken: Vec<Task>,
+    calls: Vec<Call>,
     /// The runtime has ended: nobody will look.
     closed: bool,
 }
@@ -52,6 +56,11 @@ struct Remote {
 impl Shared {
     fn remote(&self) -> MutexGuard<'_, Remote> {
         self.remote.lock().expect("nothing panics under this lock")
+    }
+
+    /// Wakes the runtime's thread if it waits. Queue what it should look at before.
+    pub(crate) fn unpark(&self) {
+        self.unparker.unpark();
     }
 
     fn has_work(&self) -> bool {
@@ -72,6 +81,12 @@ pub(crate) struct Core {
     queue: RefCell<VecDeque<Task>>,
     /// Every task that has not completed.
     tasks: RefCell<Tasks>,
+    /// To and from the other cores, if there are some.
+    post: OnceCell<Post>,
+    /// This core as the only one, if somebody asked.
+    alone: OnceCell<Arc<Peers>>,
+    /// This core's values of those that each core has one of.
+    shards: RefCell<Shards>,
 }
 
 #[derive(Default)]
@@ -118,6 +133,19 @@ pub(crate) fn push_remote(task: Task) {
         shared.has_remote.store(true, SeqCst);
         shared.unparker.unpark();
     }
+}
+
+/// Has a call made on its runtime's thread, from any thread. With the runtime gone it is dropped.
+pub(crate) fn push_call(shared: &Shared, call: Call) {
+    let mut remote = shared.remote();
+    if remote.closed {
+        drop(remote);
+        return drop(call);
+    }
+    remote.calls.push(call);
+    drop(remote);
+    shared.has_remote.store(true, SeqCst);
+    shared.unpark();
 }
 
 /// Leaves the runtime when it goes out of scope.
@@ -170,7 +198,7 @@ impl Wake for MainWaker {
 impl Core {
     pub(crate) fn new(driver: Driver) -> Rc<Core> {
         let shared = Shared {
-            remote: Mutex::new(Remote { woken: Vec::new(), closed: false }),
+            remote: Mutex::new(Remote { woken: Vec::new(), calls: Vec::new(), closed: false }),
             has_remote: AtomicBool::new(false),
             main_woken: AtomicBool::new(false),
             unparker: driver.unparker(),
@@ -183,7 +211,34 @@ impl Core {
             shared: Arc::new(shared),
             queue: RefCell::new(VecDeque::new()),
             tasks: RefCell::new(Tasks::default()),
+            post: OnceCell::new(),
+            alone: OnceCell::new(),
+            shards: RefCell::default(),
         })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Messages to and from the other cores, if there are some.
+    #[inline]
+    pub(crate) fn post(&self) -> Option<&Post> {
+        self.post.get()
+    }
+
+    pub(crate) fn set_post(&self, post: Post) {
+        assert!(self.post.set(post).is_ok(), "cores are wired up once");
+    }
+
+    /// This core's values of those that each core has one of.
+    pub(crate) fn shards(&self) -> &RefCell<Shards> {
+        &self.shards
+    }
+
+    /// This core as the only one of its runtime.
+    pub(crate) fn alone(&self) -> Arc<Peers> {
+        self.alone.get_or_init(|| cores::alone(self.shared.clone())).clone()
     }
 
     /// Makes this the thread's runtime.
@@ -238,6 +293,9 @@ impl Core {
                 return output;
             }
             self.take_remote();
+            if let Some(post) = self.post.get() {
+                post.take();
+            }
             self.run_tasks();
             self.turn();
         }
@@ -269,8 +327,12 @@ impl Core {
 
     fn take_remote(&self) {
         if self.shared.has_remote.load(Relaxed) && self.shared.has_remote.swap(false, Acquire) {
-            let woken = std::mem::take(&mut self.shared.remote().woken);
+            let (woken, calls) = {
+                let mut remote = self.shared.remote();
+                (std::mem::take(&mut remote.woken), std::mem::take(&mut remote.calls))
+            };
             woken.into_iter().for_each(Task::arrive);
+            calls.into_iter().for_each(cores::make_call);
         }
     }
 
@@ -278,7 +340,10 @@ impl Core {
     fn turn(&self) {
         let deadline = self.timers.borrow().next_deadline();
         let idle = QUEUE.with_borrow(VecDeque::is_empty);
-        let turned = self.driver.turn(idle, deadline, || self.shared.has_work());
+        let turned = match self.post.get() {
+            None => self.driver.turn(idle, deadline, || self.shared.has_work()),
+            Some(post) => self.turn_with_post(idle, deadline, post),
+        };
         if let Err(error) = turned {
             // The engine is beyond use: no op would ever complete again.
             panic!("engine '{}' failed: {error}", self.driver.engine());
@@ -286,6 +351,22 @@ impl Core {
         if deadline.is_some() {
             self.expire_timers();
         }
+    }
+
+    /// A turn that hands messages over, and is ended by those that come.
+    fn turn_with_post(
+        &self,
+        idle: bool,
+        deadline: Option<Instant>,
+        post: &Post,
+    ) -> std::io::Result<()> {
+        let mut deadline = deadline;
+        if !post.flush() {
+            // Nobody tells when there is room.
+            let soon = omniring_driver::clock::now() + Post::FULL_PAUSE;
+            deadline = Some(deadline.map_or(soon, |deadline| deadline.min(soon)));
+        }
+        self.driver.turn(idle, deadline, || self.shared.has_work() || post.has_mail())
     }
 
     fn expire_timers(&self) {
@@ -311,13 +392,19 @@ impl Core {
         }
         let queue = QUEUE.take();
         drop(queue);
-        let woken = {
+        let (woken, calls) = {
             let mut remote = self.shared.remote();
             remote.closed = true;
-            std::mem::take(&mut remote.woken)
+            (std::mem::take(&mut remote.woken), std::mem::take(&mut remote.calls))
         };
-        drop(woken);
+        drop((woken, calls));
+        if let Some(post) = self.post.get() {
+            post.close();
+        }
         self.pipes.clear();
+        // Destructors may ask for other values.
+        let shards = self.shards.take();
+        drop(shards);
         self.driver.shut_down();
     }
 }

@@ -30,11 +30,13 @@
 pub mod block;
 mod blocking;
 pub mod buf;
+mod cores;
 mod executor;
 pub mod fs;
 mod io;
 pub mod net;
 mod runtime;
+mod sharded;
 pub mod sync;
 mod task;
 pub mod time;
@@ -47,8 +49,12 @@ pub use omniring_driver::{
 };
 
 pub use blocking::spawn_blocking;
+pub use cores::{
+    CoreHandle, CorePanic, Handle, core, core_count, handle, on_all_cores, send_to, spawn_on,
+};
 pub use io::{AsyncRead, AsyncWrite, copy};
 pub use runtime::{Builder, Runtime, Stats, spawn};
+pub use sharded::Sharded;
 pub use task::{JoinError, JoinHandle};
 pub use yielding::yield_now;
 

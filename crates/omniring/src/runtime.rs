@@ -1,5 +1,6 @@
 //! The runtime: one driver, one executor and the timers, on the thread that made it.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
 use std::rc::Rc;
@@ -8,10 +9,11 @@ use std::time::Duration;
 use omniring_driver::op::Opcode;
 use omniring_driver::{Config, Driver, EngineName, StartError, Support};
 
+use crate::cores::{self, CorePanic, Cores, Handle, Layout};
 use crate::executor::{Core, current};
 use crate::task::JoinHandle;
 
-/// Runs tasks and their I/O on one core.
+/// Runs tasks and their I/O, on one core unless told otherwise ([`Builder::cores`]).
 ///
 /// It belongs to the thread that made it. Dropping it drops every task and waits until each of
 /// their ops has ended, so that no memory is touched afterwards.
@@ -29,6 +31,8 @@ use crate::task::JoinHandle;
 /// ```
 pub struct Runtime {
     core: Rc<Core>,
+    /// The others, if there are some.
+    others: Option<RefCell<Cores>>,
 }
 
 /// How a [`Runtime`] is to be made.
@@ -36,6 +40,7 @@ pub struct Runtime {
 #[must_use = "a builder makes a runtime only when built"]
 pub struct Builder {
     config: Config,
+    layout: Layout,
 }
 
 impl Builder {
@@ -136,9 +141,43 @@ impl Builder {
         self
     }
 
+    /// How many cores to run on (default 1), 0 for as many as this thread has CPUs. The first is the
+    /// thread that makes the runtime, and runs while that is in `block_on`; the others have threads of
+    /// their own, `omniring-core-1` and so on. Each has an engine, tasks and timers to itself:
+    /// [`spawn_on`](crate::spawn_on) has work done on another core.
+    pub fn cores(mut self, count: usize) -> Builder {
+        self.layout.count = count;
+        self
+    }
+
+    /// Whether each of several cores stays on a CPU of its own (the default), in the order of the CPUs
+    /// that this thread may use, the first of them this thread's as long as the runtime exists. With
+    /// more cores than CPUs some share one.
+    pub fn pin_cores(mut self, pin: bool) -> Builder {
+        self.layout.pins = pin;
+        self
+    }
+
+    /// What to do when the thread of a core panics, which a task's panic is no reason for
+    /// ([`JoinError::Panicked`](crate::JoinError::Panicked)): a waker's, a timer's or the engine's is.
+    pub fn on_core_panic(mut self, what: CorePanic) -> Builder {
+        self.layout.on_panic = what;
+        self
+    }
+
     /// Makes the runtime. The error says in one line what does not work here and what to do.
     pub fn build(self) -> Result<Runtime, StartError> {
-        Ok(Runtime { core: Core::new(Driver::new(&self.config)?) })
+        let Builder { config, mut layout } = self;
+        if layout.count == 0 {
+            layout.count = cores::available_count();
+        }
+        let core = Core::new(Driver::new(&config)?);
+        let mut runtime = Runtime { core, others: None };
+        if layout.count > 1 {
+            let others = cores::start(&runtime.core, &config, runtime.engine(), layout)?;
+            runtime.others = Some(RefCell::new(others));
+        }
+        Ok(runtime)
     }
 }
 
@@ -165,6 +204,19 @@ impl Runtime {
     /// Adds a task that runs while the thread is in `block_on`.
     pub fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
         self.core.spawn(future)
+    }
+
+    /// Sends work to the cores, from any thread.
+    pub fn handle(&self) -> Handle {
+        match &self.others {
+            Some(others) => others.borrow().handle(),
+            None => Handle::alone(&self.core),
+        }
+    }
+
+    /// The cores that have ended by a panic, from 1 on: see [`Builder::on_core_panic`].
+    pub fn panicked_cores(&self) -> Vec<usize> {
+        self.others.as_ref().map_or_else(Vec::new, |others| others.borrow().panicked())
     }
 
     /// The engine that runs.
@@ -210,6 +262,10 @@ pub struct Stats {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
+        // The others first, and at the same time: what they still send to this core is dropped with it.
+        if let Some(others) = &mut self.others {
+            others.get_mut().stop();
+        }
         self.core.shut_down();
     }
 }

@@ -17,6 +17,8 @@
 //! sets a flag adds an entry, and whoever takes an entry out clears its flag first, so that a wake
 //! from then on adds a new one. A task may be in both queues, and is then polled once too often.
 
+mod state;
+
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::future::Future;
@@ -26,15 +28,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicUsize, fence};
 use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
+use self::state::State;
 use crate::executor::{self, Shared};
-
-/// An entry of the remote queue exists.
-const REMOTE: usize = 1;
-const REFERENCE: usize = 2;
 
 /// Why a task has no output.
 pub enum JoinError {
@@ -90,8 +87,7 @@ thread_local! {
 
 /// What every task begins with, whatever its future.
 struct Header {
-    /// References, and REMOTE.
-    state: AtomicUsize,
+    state: State,
     vtable: &'static VTable,
     shared: Arc<Shared>,
     /// The task's place in the executor's list. This and the flags below are used on the
@@ -251,7 +247,7 @@ impl Task {
     ) -> (Task, Task, JoinHandle<F::Output>) {
         let cell = Box::new(TaskCell {
             header: Header {
-                state: AtomicUsize::new(3 * REFERENCE),
+                state: State::new(3),
                 vtable: &TaskCell::<F>::VTABLE,
                 shared,
                 index: Cell::new(index),
@@ -291,8 +287,7 @@ impl Task {
     /// Takes the task in that came out of the remote queue, on the runtime's thread: it goes on in
     /// the local one.
     pub(crate) fn arrive(self) {
-        // With acquire: the poll to come sees what happened before the wake.
-        self.header().state.fetch_and(!REMOTE, Acquire);
+        self.header().state.clear_remote();
         self.schedule();
     }
 
@@ -317,7 +312,7 @@ impl Task {
 
     #[inline(never)]
     fn wake_remotely(self) {
-        if self.header().state.fetch_or(REMOTE, AcqRel) & REMOTE == 0 {
+        if self.header().state.set_remote() {
             executor::push_remote(self);
         }
     }
@@ -405,13 +400,12 @@ unsafe impl Send for Task {}
 /// # Safety
 /// Gives up one reference.
 unsafe fn drop_reference(header: NonNull<Header>) {
-    // SAFETY: the reference keeps the header alive until the subtraction.
-    let (state, free) = unsafe {
-        let header = header.as_ref();
-        (header.state.fetch_sub(REFERENCE, Release), header.vtable.free)
+    // SAFETY: the reference keeps the header alive until it is given up.
+    let (is_last, free) = unsafe {
+        let free = header.as_ref().vtable.free;
+        (header.as_ref().state.drop_reference(), free)
     };
-    if state / REFERENCE == 1 {
-        fence(Acquire);
+    if is_last {
         // SAFETY: that was the last one. The future went when the task completed, or there is no
         // executor any more that would have kept it in its list.
         unsafe { free(header) };
@@ -425,7 +419,7 @@ impl Clone for Task {
         if SPARE.get() == self.0.as_ptr().cast_const() {
             SPARE.set(std::ptr::null());
         } else {
-            self.header().state.fetch_add(REFERENCE, Relaxed);
+            self.header().state.add_reference();
         }
         Task(self.0)
     }

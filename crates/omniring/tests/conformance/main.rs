@@ -11,6 +11,7 @@ mod loopback;
 mod basics;
 mod block;
 mod cancel;
+mod cores;
 mod datagrams;
 mod direct;
 mod durable;
