@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::fio::{self, Backend};
 use crate::select;
 use crate::subject::{FLOOR, MAPPING, PLAIN_FLOOR, engines};
-use crate::workload::{Shape, Source, Tier, Workload};
+use crate::workload::{Shape, Source, Talk, Tier, Workload};
 
 /// The engines that run every workload; the others run the headline ones, unless
 /// they are named.
@@ -54,7 +54,9 @@ impl Contender {
     /// Whether it can run the workload at all.
     pub fn runs(&self, workload: &Workload) -> bool {
         match self {
-            Contender::Floor | Contender::Engine(_) => true,
+            // There is nothing barer than what is measured.
+            Contender::Floor => workload.shape != Shape::Cores(Talk::Messages),
+            Contender::Engine(_) => true,
             Contender::PlainFloor => workload.tier != Tier::Owned,
             Contender::Mapping => {
                 let is_hot =

@@ -91,7 +91,7 @@ impl Backend {
             Shape::Read { .. } => true,
             // In batches, fio no longer waits for each fdatasync.
             Shape::WriteSync { .. } => self != Backend::IoUringFixed,
-            Shape::Echo { .. } => false,
+            Shape::Echo { .. } | Shape::Cores(_) => false,
         }
     }
 
@@ -235,7 +235,7 @@ fn command(
             command.args(["--rw=randwrite", "--fdatasync=1", "--direct=0"]);
             (block, depth)
         }
-        Shape::Echo { .. } => unreachable!("fio runs no sockets"),
+        Shape::Echo { .. } | Shape::Cores(_) => unreachable!("fio runs files only"),
     };
     let percentiles: Vec<String> = PERCENTILES.iter().map(f64::to_string).collect();
     command

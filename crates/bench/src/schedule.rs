@@ -142,7 +142,7 @@ fn prepare_cache(workload: &Workload, target: &Target) -> std::io::Result<()> {
     match workload.shape {
         Shape::Read { source: Source::Device, .. } => target.leave_page_cache(),
         Shape::Read { source: Source::PageCache, .. } => target.enter_page_cache(),
-        Shape::WriteSync { .. } | Shape::Echo { .. } => Ok(()),
+        Shape::WriteSync { .. } | Shape::Echo { .. } | Shape::Cores(_) => Ok(()),
     }
 }
 
@@ -169,7 +169,10 @@ fn start(
     let workload = Workload::named(workload.name).expect("a workload of the closed list");
     let (file, span) = file_and_span(workload, target);
     // An echo server has a core of its own; file rows may use what they can.
-    let core = if workload.is_file() { None } else { affinity::cores().first().copied() };
+    let core = match workload.shape {
+        Shape::Echo { .. } => affinity::cores().first().copied(),
+        _ => None,
+    };
     let spec = Spec { engine: name.to_owned(), workload, file, span, core };
     let command = command(&spec)
         .map_err(|error| Absence::Failed(format!("cannot find this program: {}", plain(&error))))?;

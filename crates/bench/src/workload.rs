@@ -41,6 +41,17 @@ pub enum Shape {
         /// Connections, each with one message outstanding.
         connections: usize,
     },
+    /// Two cores of one runtime, one of which sends the other work.
+    Cores(Talk),
+}
+
+/// What two cores have to say to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Talk {
+    /// A task on the other core, awaited; one op is there and back, and both sleep meanwhile.
+    RoundTrips,
+    /// Messages in one direction, as fast as they are handled; both are busy.
+    Messages,
 }
 
 /// Whose memory an op uses: the three tiers of buffers that the framework has.
@@ -95,6 +106,10 @@ const fn echo(name: &'static str, about: &'static str, connections: usize) -> Wo
     Workload { name, about, shape, tier: Tier::Owned, headline: false }
 }
 
+const fn cores(name: &'static str, about: &'static str, talk: Talk) -> Workload {
+    Workload { name, about, shape: Shape::Cores(talk), tier: Tier::Owned, headline: false }
+}
+
 impl Workload {
     const fn headline(self) -> Workload {
         Workload { headline: true, ..self }
@@ -137,6 +152,8 @@ pub const WORKLOADS: &[Workload] = &[
     echo("echo-64-leased", "the same with leased receive buffers", 64).on(Tier::Leased),
     echo("echo-256", "TCP echo of 64 bytes, 256 connections", 256),
     echo("echo-256-leased", "the same with leased receive buffers", 256).on(Tier::Leased),
+    cores("core-round-trip", "a task on another core that sleeps, and its answer", Talk::RoundTrips),
+    cores("core-messages", "messages from one busy core to another", Talk::Messages),
 ];
 
 impl Workload {
@@ -147,7 +164,7 @@ impl Workload {
 
     /// Whether it reads or writes a file.
     pub fn is_file(&self) -> bool {
-        !matches!(self.shape, Shape::Echo { .. })
+        matches!(self.shape, Shape::Read { .. } | Shape::WriteSync { .. })
     }
 
     /// Whether it goes past the page cache.
@@ -160,6 +177,7 @@ impl Workload {
         match self.shape {
             Shape::Read { block, .. } | Shape::WriteSync { block, .. } => block,
             Shape::Echo { .. } => ECHO_BYTES,
+            Shape::Cores(_) => 0,
         }
     }
 }

@@ -4,6 +4,8 @@
 //! each a loop of one op at a time, and wait for all of them; echo rows sleep
 //! while the server's tasks run. Between slices nothing runs.
 
+mod cores;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::DerefMut;
@@ -15,6 +17,7 @@ use omniring::fs::{File, OpenOptions};
 use omniring::net::{TcpListener, TcpStream};
 use omniring::{ENGINE_VARIABLE, Engine, Runtime, time};
 
+use self::cores::CoresSubject;
 use super::{SetupError, Spec, Subject, refusal_of_open};
 use crate::clock::{self, Instant};
 use crate::measure::Latency;
@@ -33,23 +36,25 @@ pub fn available(name: &str) -> Result<(), String> {
     if std::env::var_os(ENGINE_VARIABLE).is_some() {
         return Ok(()); // it overrides names here, but not in the subjects
     }
-    runtime(name, Tier::Owned).map(drop)
+    runtime(name, Tier::Owned, 1).map(drop)
 }
 
 /// With direct descriptors for the tiers that are about them, where the engine has such.
-fn runtime(name: &str, tier: Tier) -> Result<Runtime, String> {
+fn runtime(name: &str, tier: Tier, cores: usize) -> Result<Runtime, String> {
     let engine: Engine = name.parse().map_err(|error| format!("{error}"))?;
     // As a program gets it: fewer threads than ops in flight cost less per op, at
     // the same rate, because a thread that finds the next op waiting does not sleep.
     let descriptors = if tier == Tier::Owned { 0 } else { DIRECT_DESCRIPTORS };
-    let builder = Runtime::builder().engine(engine).direct_descriptors(descriptors);
+    let builder = Runtime::builder().engine(engine).direct_descriptors(descriptors).cores(cores);
     builder.build().map_err(|error| error.to_string())
 }
 
 /// Sets a row up.
 pub fn set_up(spec: &Spec) -> Result<Box<dyn Subject>, SetupError> {
-    let runtime = runtime(&spec.engine, spec.workload.tier).map_err(SetupError::Refused)?;
+    let cores = if let Shape::Cores(_) = spec.workload.shape { 2 } else { 1 };
+    let runtime = runtime(&spec.engine, spec.workload.tier, cores).map_err(SetupError::Refused)?;
     match (spec.workload.shape, spec.workload.tier) {
+        (Shape::Cores(talk), _) => Ok(Box::new(CoresSubject::new(runtime, talk))),
         (Shape::Echo { .. }, tier) => Ok(Box::new(EchoSubject::new(runtime, tier)?)),
         (_, Tier::Fixed) => {
             let buffers = fixed_buffers(&runtime, spec)?;
@@ -63,7 +68,7 @@ pub fn set_up(spec: &Spec) -> Result<Box<dyn Subject>, SetupError> {
 fn block_and_depth(spec: &Spec) -> (usize, usize) {
     match spec.workload.shape {
         Shape::Read { block, depth, .. } | Shape::WriteSync { block, depth } => (block, depth),
-        Shape::Echo { .. } => unreachable!("an echo row has no file"),
+        Shape::Echo { .. } | Shape::Cores(_) => unreachable!("this row has no file"),
     }
 }
 

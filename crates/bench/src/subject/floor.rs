@@ -15,6 +15,7 @@
 
 mod leased;
 pub mod mapping;
+mod ping;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -73,6 +74,7 @@ pub fn set_up(spec: &Spec) -> Result<Box<dyn Subject>, SetupError> {
             Ok(Box::new(leased::LeasedEchoFloor::new(connections, leased::TUNING)?))
         }
         (Shape::Echo { connections }, _) => Ok(Box::new(EchoFloor::new(connections, tuning)?)),
+        (Shape::Cores(_), _) => Ok(Box::new(ping::PingFloor::new()?)),
         _ => Ok(Box::new(FileFloor::new(spec, tier == Tier::Fixed, tuning)?)),
     }
 }
@@ -159,7 +161,7 @@ impl FileFloor {
         let (block, depth, direct, writes) = match spec.workload.shape {
             Shape::Read { source, block, depth } => (block, depth, source == Source::Device, false),
             Shape::WriteSync { block, depth } => (block, depth, false, true),
-            Shape::Echo { .. } => unreachable!("an echo row has no file"),
+            Shape::Echo { .. } | Shape::Cores(_) => unreachable!("this row has no file"),
         };
         let path = spec.file_path()?;
         let file = OpenOptions::new()
