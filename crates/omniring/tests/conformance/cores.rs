@@ -1,6 +1,7 @@
 //! Several cores: work moves by message, values stay where they are, and all of it ends.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -25,7 +26,8 @@ conformance! {
     threads_outside_send_work,
     each_core_has_a_value_of_its_own,
     a_connection_is_handed_to_another_core,
-    a_runtime_of_one_core_has_the_same_interface;
+    a_runtime_of_one_core_has_the_same_interface,
+    a_core_that_panics_is_reported_and_the_others_go_on;
     isolated: cores_end_with_their_runtime,
     what_is_sent_to_cores_that_end_is_dropped,
 }
@@ -246,6 +248,34 @@ fn a_runtime_of_one_core_has_the_same_interface(runtime: &Runtime) {
         assert_eq!(cell.here().get(), 5);
         assert_eq!(on_all_cores(|core| async move { core }).await.len(), 1);
     });
+}
+
+fn a_core_that_panics_is_reported_and_the_others_go_on(runtime: &Runtime) {
+    /// Not a task's, whose panics are the task's own: the core itself calls this one.
+    struct Panics;
+    impl std::task::Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            std::panic::resume_unwind(Box::new("in a waker"));
+        }
+    }
+    let several = with_cores(runtime, 3);
+    several.block_on(async {
+        let waiting = spawn_on(1, std::future::pending::<()>);
+        drop(spawn_on(1, || async {
+            let waker = std::task::Waker::from(Arc::new(Panics));
+            let mut sleep = Box::pin(sleep(Duration::from_millis(1)));
+            let polled = sleep.as_mut().poll(&mut std::task::Context::from_waker(&waker));
+            assert!(polled.is_pending());
+            std::future::pending::<()>().await;
+        }));
+        assert!(matches!(waiting.await, Err(JoinError::Aborted)), "its core has ended");
+        let late = spawn_on(1, || async {});
+        assert!(matches!(late.await, Err(JoinError::Aborted)));
+        assert_eq!(spawn_on(2, || async { core() }).await.unwrap(), 2);
+        let outputs = on_all_cores(|core| async move { core }).await;
+        assert_eq!(outputs.iter().filter(|output| output.is_ok()).count(), 2);
+    });
+    assert_eq!(several.panicked_cores(), [1]);
 }
 
 fn cores_end_with_their_runtime(runtime: &Runtime) {
