@@ -12,6 +12,7 @@
 #   uring-iopoll                verified data without a single interrupt of the drive's queues,
 #   ... --hybrid                by sleeping before polling (Linux 6.13; refused by name before),
 #   ... --thread                by a kernel thread that submits and polls
+#   aio                         verified data through native AIO
 #   auto                        what runs on this kernel, and why
 #
 # Prints PASS, FAIL or SKIP for each and exits with 0 if nothing failed, 1 if something did, and 77 if
