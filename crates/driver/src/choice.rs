@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::cpus::Cpus;
 use crate::diagnosis::{Diagnosis, Failure, Step};
 use crate::engine::calls::{Calls, Policy, Readiness};
 use crate::engine::uring::{Mode, SubmissionThread, Uring};
@@ -146,6 +147,8 @@ pub struct Config {
     pub threads_max: usize,
     /// What the names of the pool's threads start with.
     pub thread_name: String,
+    /// Where the pool's threads run; where the thread does that starts them if `None`.
+    pub pool_cpus: Option<Cpus>,
     /// Direct descriptors that a ring may make: what it opens, accepts and connects then lives in
     /// its own table, where ops find it with less work, and takes no descriptor of the process
     /// (5.19; those of 6.11 are needed for all ops). 0 is none. Other engines ignore it.
@@ -170,6 +173,7 @@ impl Default for Config {
             allow_unpolled: false,
             threads_max: 16,
             thread_name: "omniring-pool".to_owned(),
+            pool_cpus: None,
             direct_descriptors: 0,
             lease_len: 64 << 10,
             leases_max: 1024,
@@ -345,8 +349,7 @@ pub(crate) fn start_named(
 type Made = (Box<dyn Engine>, Option<String>);
 
 fn make(name: EngineName, config: &Config) -> Result<Made, Failure> {
-    let Config { threads_max, thread_name, .. } = config;
-    let calls = |policy, readiness| match Calls::new(policy, readiness, *threads_max, thread_name) {
+    let calls = |policy, readiness| match Calls::new(policy, readiness, config) {
         Ok(engine) => Ok((Box::new(engine) as Box<_>, None)),
         Err(error) => Err(Failure { step: Step::SetUp, error }),
     };
@@ -373,8 +376,7 @@ fn make(name: EngineName, config: &Config) -> Result<Made, Failure> {
             };
             uring(Mode::default(), Some(polled_mode))
         }
-        EngineName::Aio => Calls::with_aio(config.queue_entries, *threads_max, thread_name)
-            .map(|engine| (Box::new(engine) as Box<_>, None)),
+        EngineName::Aio => Calls::with_aio(config).map(|engine| (Box::new(engine) as Box<_>, None)),
         EngineName::Epoll => calls(Policy::DevicesOnPool, Readiness::EpollEdge),
         EngineName::EpollLevel => calls(Policy::DevicesOnPool, Readiness::EpollLevel),
         EngineName::Poll => calls(Policy::DevicesOnPool, Readiness::Poll),

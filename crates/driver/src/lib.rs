@@ -19,6 +19,7 @@ pub mod buf;
 mod call;
 mod choice;
 pub mod clock;
+mod cpus;
 mod diagnosis;
 pub mod doctor;
 mod driver;
@@ -42,6 +43,7 @@ mod timed;
 
 pub use call::Call;
 pub use choice::{Config, ENGINE_VARIABLE, EngineName, StartError, UnknownEngine};
+pub use cpus::Cpus;
 pub use driver::{Driver, Unparker};
 pub use engine::Support;
 pub use explained::{Explained, raw_os_error};

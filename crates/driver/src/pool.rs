@@ -16,7 +16,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use crate::attempt::{Attempt, Outcome, attempt};
+use crate::choice::Config;
 use crate::clock::Instant;
+use crate::cpus::Cpus;
 use crate::notify::Notifier;
 use crate::op::Op;
 use crate::table::Key;
@@ -82,6 +84,7 @@ pub(crate) struct Pool {
     threads: Vec<JoinHandle<()>>,
     threads_max: usize,
     name: String,
+    cpus: Option<Cpus>,
     /// Ops to be queued at the next flush.
     staged: Vec<OpJob>,
     /// Ops handed in whose outcome was not taken yet.
@@ -89,7 +92,8 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(threads_max: usize, name: String, notifier: Arc<Notifier>) -> Pool {
+    pub(crate) fn new(config: &Config, notifier: Arc<Notifier>) -> Pool {
+        let threads_max = config.threads_max;
         let state = State {
             ops: VecDeque::new(),
             calls: VecDeque::new(),
@@ -110,7 +114,8 @@ impl Pool {
             shared: Arc::new(shared),
             threads: Vec::new(),
             threads_max: threads_max.max(1),
-            name,
+            name: config.thread_name.clone(),
+            cpus: config.pool_cpus,
             staged: Vec::new(),
             outstanding_count: 0,
         }
@@ -171,10 +176,14 @@ impl Pool {
 
     #[cold]
     fn start_thread(&mut self) -> io::Result<()> {
-        let shared = self.shared.clone();
+        let (shared, cpus) = (self.shared.clone(), self.cpus);
         let name = format!("{}-{}", self.name, self.threads.len());
         self.shared.lock().live_count += 1;
-        let started = std::thread::Builder::new().name(name).spawn(move || work(&shared));
+        let started = std::thread::Builder::new().name(name).spawn(move || {
+            // Where that is not allowed any more it runs where it may.
+            let _ = cpus.map(|cpus| cpus.keep_this_thread());
+            work(&shared);
+        });
         if started.is_err() {
             self.shared.lock().live_count -= 1;
         }

@@ -26,9 +26,8 @@ use std::time::Duration;
 
 use omniring_driver::clock::now;
 use omniring_driver::{
-    Call, Config, Driver, EngineName, MailReceiver, MailSender, StartError, mailbox,
+    Call, Config, Cpus, Driver, EngineName, MailReceiver, MailSender, StartError, mailbox,
 };
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::oneshot;
 
 use crate::executor::{Core, Shared, current, push_call, try_current};
@@ -160,7 +159,7 @@ pub(crate) struct Cores {
     threads: Vec<CoreThread>,
     stop_time_max: Duration,
     /// What the first core's thread could run on before.
-    affinity_before: Option<CpuSet>,
+    cpus_before: Option<Cpus>,
     on_panic: CorePanic,
 }
 
@@ -216,7 +215,8 @@ pub(crate) fn start(
     layout: Layout,
 ) -> Result<Cores, StartError> {
     let Layout { count, pins, on_panic } = layout;
-    let cpus = if pins { allowed_cpus() } else { Vec::new() };
+    let cpus_before = config.pool_cpus.filter(|_| pins);
+    let cpus = cpus_before.map_or_else(Vec::new, |cpus| cpus.numbers());
     // The engine that the first one got, so that all have the same.
     let config = Config { engine, ..config.clone() };
     let mut starting = Vec::new();
@@ -270,12 +270,10 @@ pub(crate) fn start(
         // A core that is gone by now is seen to be.
         let _ = wire.send(wiring);
     }
-    let affinity_before = cpus.first().and_then(|&cpu| {
-        let before = sched_getaffinity(None).ok();
+    if let Some(&cpu) = cpus.first() {
         pin(cpu);
-        before
-    });
-    Ok(Cores { peers, threads, stop_time_max: config.shutdown_time_max, affinity_before, on_panic })
+    }
+    Ok(Cores { peers, threads, stop_time_max: config.shutdown_time_max, cpus_before, on_panic })
 }
 
 fn post(index: usize, wiring: Wiring) -> Post {
@@ -290,22 +288,14 @@ fn post(index: usize, wiring: Wiring) -> Post {
     }
 }
 
-/// The CPUs that this thread may run on, in order.
-fn allowed_cpus() -> Vec<usize> {
-    let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
-    (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
-}
-
 /// As many as there are CPUs for this thread.
 pub(crate) fn available_count() -> usize {
-    allowed_cpus().len().max(1)
+    Cpus::of_this_thread().map_or(1, |cpus| cpus.numbers().len().max(1))
 }
 
 /// Keeps this thread on one CPU. Where that is not allowed it goes where it may.
 fn pin(cpu: usize) {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    let _ = sched_setaffinity(None, &set);
+    let _ = Cpus::one(cpu).keep_this_thread();
 }
 
 /// The life of a core's thread.
@@ -420,8 +410,8 @@ impl Cores {
                 _ => drop(thread.join()),
             }
         }
-        if let Some(before) = self.affinity_before.take() {
-            let _ = sched_setaffinity(None, &before);
+        if let Some(before) = self.cpus_before.take() {
+            let _ = before.keep_this_thread();
         }
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use omniring_driver::op::Opcode;
-use omniring_driver::{Config, Driver, EngineName, StartError, Support};
+use omniring_driver::{Config, Cpus, Driver, EngineName, StartError, Support};
 
 use crate::cores::{self, CorePanic, Cores, Handle, Layout};
 use crate::executor::{Core, current};
@@ -167,9 +167,13 @@ impl Builder {
 
     /// Makes the runtime. The error says in one line what does not work here and what to do.
     pub fn build(self) -> Result<Runtime, StartError> {
-        let Builder { config, mut layout } = self;
+        let Builder { mut config, mut layout } = self;
         if layout.count == 0 {
             layout.count = cores::available_count();
+        }
+        if layout.count > 1 && layout.pins {
+            // Calls that block are to have what the cores leave, not one of them.
+            config.pool_cpus = Cpus::of_this_thread().ok();
         }
         let core = Core::new(Driver::new(&config)?);
         let mut runtime = Runtime { core, others: None };

@@ -34,6 +34,7 @@ use self::poller::{Events, Poller};
 use self::waiting::direction;
 use super::{Engine, Submitted, Support, Wait};
 use crate::attempt::{Attempt, Class, Interest, Outcome};
+use crate::choice::Config;
 use crate::clock::Instant;
 use crate::diagnosis::{Failure, Step};
 use crate::lease::LeasePool;
@@ -203,12 +204,7 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    pub(crate) fn new(
-        policy: Policy,
-        readiness: Readiness,
-        threads_max: usize,
-        thread_name: &str,
-    ) -> io::Result<Calls> {
+    pub(crate) fn new(policy: Policy, readiness: Readiness, config: &Config) -> io::Result<Calls> {
         let mut poller = Poller::new(readiness)?;
         let notifier = Arc::new(Notifier::new()?);
         let clears_notifier = poller.add_own(notifier.fd())?;
@@ -217,7 +213,7 @@ impl Calls {
             poller,
             edge: readiness == Readiness::EpollEdge,
             has_fd_limit: readiness == Readiness::Select,
-            pool: Pool::new(threads_max, thread_name.to_owned(), notifier.clone()),
+            pool: Pool::new(config, notifier.clone()),
             lender: Lender::default(),
             aio: None,
             aio_ended: Vec::new(),
@@ -234,17 +230,14 @@ impl Calls {
         })
     }
 
-    /// The engine `aio`: as `epoll`, with so many requests of native AIO in flight at most.
-    pub(crate) fn with_aio(
-        in_flight_max: u32,
-        threads_max: usize,
-        thread_name: &str,
-    ) -> Result<Calls, Failure> {
+    /// The engine `aio`: as `epoll`, with as many requests of native AIO in flight at most as a ring
+    /// would have queue entries.
+    pub(crate) fn with_aio(config: &Config) -> Result<Calls, Failure> {
         let (policy, readiness) = (Policy::DevicesOnPool, Readiness::EpollEdge);
-        let mut calls = Calls::new(policy, readiness, threads_max, thread_name)
-            .map_err(Failure::at(Step::Register))?;
+        let mut calls =
+            Calls::new(policy, readiness, config).map_err(Failure::at(Step::Register))?;
         let Poller::Epoll(epoll) = &calls.poller else { unreachable!("asked for above") };
-        calls.aio = Some(Box::new(Aio::new(in_flight_max, epoll.fd())?));
+        calls.aio = Some(Box::new(Aio::new(config.queue_entries, epoll.fd())?));
         Ok(calls)
     }
 

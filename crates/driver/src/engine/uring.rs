@@ -118,7 +118,7 @@ impl Uring {
         mode: Mode,
         polled_mode: Option<Mode>,
     ) -> Result<Uring, Failure> {
-        let Config { queue_entries: entry_count, threads_max, ref thread_name, .. } = *config;
+        let entry_count = config.queue_entries;
         let make = |entries, completions| Ring::new(entries, completions, mode);
         let (mut ring, entry_count_got) =
             within_memory(entry_count, make).map_err(Failure::at(Step::SetUp))?;
@@ -173,7 +173,7 @@ impl Uring {
             polled,
             direct_max,
             leases: None,
-            pool: Pool::new(threads_max, thread_name.clone(), notifier.clone()),
+            pool: Pool::new(config, notifier.clone()),
             notifier,
             support,
             entry_counts: (entry_count, entry_count_got),

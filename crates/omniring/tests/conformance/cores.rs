@@ -12,6 +12,7 @@ use omniring::time::sleep;
 use omniring::{
     JoinError, Runtime, Sharded, core, core_count, on_all_cores, send_to, spawn_on, yield_now,
 };
+use omniring_driver::Cpus;
 
 use crate::cancel::until;
 use crate::harness::{conformance, fd_count, thread_count};
@@ -27,7 +28,8 @@ conformance! {
     each_core_has_a_value_of_its_own,
     a_connection_is_handed_to_another_core,
     a_runtime_of_one_core_has_the_same_interface,
-    a_core_that_panics_is_reported_and_the_others_go_on;
+    a_core_that_panics_is_reported_and_the_others_go_on,
+    each_core_stays_on_its_cpu_and_calls_that_block_do_not;
     isolated: cores_end_with_their_runtime,
     what_is_sent_to_cores_that_end_is_dropped,
 }
@@ -276,6 +278,27 @@ fn a_core_that_panics_is_reported_and_the_others_go_on(runtime: &Runtime) {
         assert_eq!(outputs.iter().filter(|output| output.is_ok()).count(), 2);
     });
     assert_eq!(several.panicked_cores(), [1]);
+}
+
+fn each_core_stays_on_its_cpu_and_calls_that_block_do_not(runtime: &Runtime) {
+    let here = || Cpus::of_this_thread().unwrap().numbers();
+    let allowed = here();
+    let several = with_cores(runtime, 2);
+    let cpus = several.block_on(on_all_cores(move |_| async move {
+        let blocking = omniring::spawn_blocking(here).await.unwrap();
+        (here(), blocking)
+    }));
+    for (core, cpus) in cpus.into_iter().enumerate() {
+        let (on_core, blocking) = cpus.unwrap();
+        assert_eq!(on_core, [allowed[core % allowed.len()]]);
+        assert_eq!(blocking, allowed);
+    }
+    drop(several);
+    assert_eq!(here(), allowed, "as before");
+    let free = Runtime::builder().engine(runtime.engine()).cores(2).pin_cores(false);
+    let free = free.allow_unpolled(true).build().unwrap();
+    let there = free.block_on(async { spawn_on(1, move || async move { here() }).await });
+    assert_eq!(there.unwrap(), allowed);
 }
 
 fn cores_end_with_their_runtime(runtime: &Runtime) {
