@@ -27,6 +27,7 @@
 //! [`Runtime`] runs tasks ([`spawn`]) and their I/O: [`fs`], [`block`], [`net`], [`time`]. Calls that block
 //! go to [`spawn_blocking`]. [`sync`] has channels and locks.
 
+mod async_fd;
 pub mod block;
 mod blocking;
 pub mod buf;
@@ -34,6 +35,7 @@ mod executor;
 pub mod fs;
 mod io;
 pub mod net;
+mod readiness;
 mod runtime;
 pub mod sync;
 mod task;
@@ -46,6 +48,7 @@ pub use omniring_driver::{
     Timed, UnknownEngine, doctor, raw_os_error,
 };
 
+pub use async_fd::{AsyncFd, ReadyGuard, TryIoError};
 pub use blocking::spawn_blocking;
 pub use io::{AsyncRead, AsyncWrite, copy};
 pub use runtime::{Builder, Runtime, Stats, spawn};

@@ -8,6 +8,7 @@ mod denial;
 mod harness;
 mod loopback;
 
+mod async_fd;
 mod basics;
 mod block;
 mod cancel;
