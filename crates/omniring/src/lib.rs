@@ -35,6 +35,7 @@ mod executor;
 pub mod fs;
 mod io;
 pub mod net;
+pub mod pipe;
 mod readiness;
 mod runtime;
 pub mod sync;

@@ -24,6 +24,7 @@ mod multishot;
 mod options;
 mod past_cache;
 mod paths;
+mod pipe_ends;
 mod pipes;
 mod read_many;
 mod readiness;
