@@ -38,6 +38,7 @@ pub mod net;
 pub mod pipe;
 mod readiness;
 mod runtime;
+pub mod signal;
 pub mod sync;
 mod task;
 pub mod time;

@@ -30,6 +30,7 @@ mod read_many;
 mod readiness;
 mod restricted;
 mod send_file;
+mod signals;
 mod tasks;
 mod tcp;
 mod time;
