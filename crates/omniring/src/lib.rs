@@ -36,6 +36,7 @@ pub mod fs;
 mod io;
 pub mod net;
 pub mod pipe;
+pub mod process;
 mod readiness;
 mod runtime;
 pub mod signal;

@@ -26,6 +26,7 @@ mod past_cache;
 mod paths;
 mod pipe_ends;
 mod pipes;
+mod process;
 mod read_many;
 mod readiness;
 mod restricted;
