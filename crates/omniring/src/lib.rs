@@ -35,6 +35,7 @@ mod executor;
 pub mod fs;
 mod io;
 pub mod net;
+pub mod os;
 pub mod pipe;
 pub mod process;
 mod readiness;
