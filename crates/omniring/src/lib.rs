@@ -24,8 +24,9 @@
 //! what it yielded (a connection, an open file) is closed.
 //!
 //! # Layout
-//! [`Runtime`] runs tasks ([`spawn`]) and their I/O: [`fs`], [`block`], [`net`], [`time`]. Calls that block
-//! go to [`spawn_blocking`]. [`sync`] has channels and locks.
+//! [`Runtime`] runs tasks ([`spawn`]) and their I/O: [`fs`], [`block`], [`net`], [`pipe`], [`terminal`],
+//! [`time`], [`process`], [`signal`], [`os`]. Calls that block go to [`spawn_blocking`]. [`AsyncFd`] waits
+//! for descriptors that others read and write. [`sync`] has channels and locks.
 
 mod async_fd;
 pub mod block;
@@ -43,6 +44,7 @@ mod runtime;
 pub mod signal;
 pub mod sync;
 mod task;
+pub mod terminal;
 pub mod time;
 mod yielding;
 

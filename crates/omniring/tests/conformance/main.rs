@@ -35,6 +35,7 @@ mod send_file;
 mod signals;
 mod tasks;
 mod tcp;
+mod terminals;
 mod time;
 mod timed;
 mod udp;
