@@ -64,6 +64,12 @@ impl SharedHandle {
         SharedHandle::from_op(driver.clone(), Held::Fd(fd))
     }
 
+    /// Takes in a descriptor whose mode is somebody else's business, because they make calls on it too:
+    /// `O_NONBLOCK` stays as it is. For ops that do not depend on it, such as a poll.
+    pub fn adopt_as_is(driver: &Rc<Driver>, fd: OwnedFd) -> SharedHandle {
+        SharedHandle::from_op(driver.clone(), Held::Fd(fd))
+    }
+
     /// What ops act on.
     #[inline]
     pub fn handle(&self) -> Handle {

@@ -23,7 +23,7 @@ use crate::executor::current;
 use crate::io::{AsyncRead, AsyncWrite};
 
 /// A path as the kernel takes it.
-fn c_path(path: &Path) -> io::Result<CString> {
+pub(crate) fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| {
         let what = format!("the path {path:?} contains a zero byte");
         io::Error::new(io::ErrorKind::InvalidInput, what)

@@ -24,9 +24,11 @@
 //! what it yielded (a connection, an open file) is closed.
 //!
 //! # Layout
-//! [`Runtime`] runs tasks ([`spawn`]) and their I/O: [`fs`], [`block`], [`net`], [`time`]. Calls that block
-//! go to [`spawn_blocking`]. [`sync`] has channels and locks.
+//! [`Runtime`] runs tasks ([`spawn`]) and their I/O: [`fs`], [`block`], [`net`], [`pipe`], [`terminal`],
+//! [`time`], [`process`], [`signal`], [`os`]. Calls that block go to [`spawn_blocking`]. [`AsyncFd`] waits
+//! for descriptors that others read and write. [`sync`] has channels and locks.
 
+mod async_fd;
 pub mod block;
 mod blocking;
 pub mod buf;
@@ -35,10 +37,16 @@ mod executor;
 pub mod fs;
 mod io;
 pub mod net;
+pub mod os;
+pub mod pipe;
+pub mod process;
+mod readiness;
 mod runtime;
 mod sharded;
+pub mod signal;
 pub mod sync;
 mod task;
+pub mod terminal;
 pub mod time;
 mod yielding;
 
@@ -48,6 +56,7 @@ pub use omniring_driver::{
     Timed, UnknownEngine, doctor, raw_os_error,
 };
 
+pub use async_fd::{AsyncFd, ReadyGuard, TryIoError};
 pub use blocking::spawn_blocking;
 pub use cores::{
     CoreHandle, CorePanic, Handle, core, core_count, handle, on_all_cores, send_to, spawn_on,

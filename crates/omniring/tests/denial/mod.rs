@@ -19,6 +19,8 @@ pub enum Denial {
     Epoll,
     /// All of io_uring and of native AIO, with `EPERM`.
     AioToo,
+    /// `pidfd_open`, with `ENOSYS`: as on a kernel before 5.3.
+    Pidfd,
     /// All of io_uring, by killing the process: a filter that does not answer.
     Kill,
 }
@@ -34,6 +36,7 @@ impl Denial {
                 "io_uring_setup is denied (EPERM) by a seccomp filter"
             }
             Denial::Enosys => "io_uring_setup is hidden (ENOSYS) by a seccomp filter",
+            Denial::Pidfd => "pidfd_open is hidden",
             Denial::EnterOnly => "io_uring_enter is denied (EPERM) by a seccomp filter",
             Denial::Kill => "the process that tried it was killed (SIGSYS), by a seccomp filter",
         }
@@ -48,6 +51,7 @@ impl Denial {
             Denial::EnterOnly => (&RING_CALLS[1..2], errno(libc::EPERM)),
             Denial::Epoll => (&RING_AND_EPOLL_CALLS[..], errno(libc::EPERM)),
             Denial::AioToo => (&RING_AND_AIO_CALLS[..], errno(libc::EPERM)),
+            Denial::Pidfd => (&[libc::SYS_pidfd_open][..], errno(libc::ENOSYS)),
             Denial::Kill => (&RING_CALLS[..], SeccompAction::KillProcess),
         };
         let rules: BTreeMap<i64, _> = calls.iter().map(|&call| (call, Vec::new())).collect();

@@ -1,0 +1,9 @@
+//! What Linux offers as descriptors that become readable: counters, timers, and news of files.
+
+mod event_fd;
+mod inotify;
+mod timer_fd;
+
+pub use event_fd::EventFd;
+pub use inotify::{FileEvent, Inotify, WatchId};
+pub use timer_fd::{Clock, TimerFd};
