@@ -33,6 +33,7 @@ mod op_set;
 pub mod ops;
 mod pool;
 mod receiver;
+pub mod socket_option;
 mod system;
 mod table;
 mod timed;
