@@ -3,6 +3,7 @@
 mod addrs;
 mod connector;
 mod options;
+mod passing;
 mod send_file;
 mod stream;
 mod tcp;
@@ -14,6 +15,7 @@ pub use addrs::{Resolver, ToSocketAddrs, lookup_host};
 pub use connector::Connector;
 pub use omniring_driver::Lease;
 pub use options::Keepalive;
+pub use passing::{Credentials, Passed};
 pub(crate) use send_file::Pipes;
 pub use stream::{Incoming, RecvLease, SendAll};
 pub use tcp::{TcpListener, TcpStream};

@@ -4,11 +4,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use omniring_driver::addr::RawAddr;
-use omniring_driver::{Lease, OpFuture, SharedHandle, ops};
+use omniring_driver::ops::{self, ControlToSend};
+use omniring_driver::{Lease, OpFuture, SharedHandle};
 
+use super::options::buffer_options;
+use super::passing::{Backoff, Credentials, passing, send_waiting};
 use super::send_file::send_file;
 use super::stream::{
     Incoming, RecvLease, SendAll, recv_datagram, socket_conversions, stream_socket,
@@ -17,7 +19,6 @@ use crate::buf::{IoBuf, IoBufMut};
 use crate::executor::current;
 use crate::fs::File;
 use crate::io::{AsyncRead, AsyncWrite, close};
-use crate::time::sleep;
 
 const BACKLOG: i32 = 4096;
 
@@ -29,20 +30,6 @@ fn path_addr(path: &Path) -> io::Result<RawAddr> {
     SocketAddr::from_pathname(path).map(|addr| RawAddr::from(&addr)).map_err(|error| {
         io::Error::new(error.kind(), format!("{} as a socket's name: {error}", path.display()))
     })
-}
-
-/// Waits a little longer each time, for what the kernel gives no sign of.
-struct Backoff(Duration);
-
-impl Backoff {
-    fn new() -> Backoff {
-        Backoff(Duration::from_micros(50))
-    }
-
-    async fn wait(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 2).min(Duration::from_millis(5));
-    }
 }
 
 /// Connects to a listener, and waits if its backlog is full, as a blocking `connect(2)` does. The
@@ -99,10 +86,18 @@ impl UnixStream {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         RawAddr::peer(self.handle.fd()?)?.to_unix()
     }
+
+    /// Who is at the other end: the process that connected, listened or made the pair, as it was
+    /// then (`SO_PEERCRED`).
+    pub fn peer_credentials(&self) -> io::Result<Credentials> {
+        omniring_driver::socket_option::peer_credentials(self.handle.fd()?).map(Credentials::from)
+    }
 }
 
 stream_socket!(UnixStream);
 socket_conversions!(UnixStream, std::os::unix::net::UnixStream);
+buffer_options!(UnixStream);
+passing!(UnixStream, true);
 
 /// Takes connections over a Unix stream socket. Clones share it.
 #[derive(Clone, Debug)]
@@ -236,30 +231,8 @@ impl UnixDatagram {
         }
     }
 
-    /// Waits for room here instead of in the op, for two reasons. The kernel takes the bytes out
-    /// of the buffers before it finds the receiver's queue full; when the ring then tries again,
-    /// an empty datagram is sent (seen with Linux 6.18). And a socket that is not connected counts
-    /// as writable whether or not the receiver has room.
     async fn send_msg<B: IoBuf>(&self, buf: B, to: Option<RawAddr>) -> (io::Result<usize>, B) {
-        let mut bufs = vec![buf];
-        let mut backoff = None::<Backoff>;
-        let result = loop {
-            let (result, back) =
-                ops::send_msg(&self.handle, bufs, to.clone(), libc::MSG_DONTWAIT).await;
-            bufs = back;
-            match result {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => break result,
-            }
-            if let Some(backoff) = &mut backoff {
-                backoff.wait().await;
-            }
-            backoff.get_or_insert_with(Backoff::new);
-            if let Err(error) = ops::poll(&self.handle, libc::POLLOUT).await {
-                break Err(error);
-            }
-        };
-        (result, bufs.pop().expect("the buffer comes back"))
+        send_waiting(&self.handle, buf, to, ControlToSend::default()).await
     }
 
     /// The address of this end.
@@ -269,3 +242,5 @@ impl UnixDatagram {
 }
 
 socket_conversions!(UnixDatagram, std::os::unix::net::UnixDatagram);
+buffer_options!(UnixDatagram);
+passing!(UnixDatagram, false);

@@ -22,6 +22,7 @@ mod lifecycle;
 mod mmap;
 mod multishot;
 mod options;
+mod passing;
 mod past_cache;
 mod paths;
 mod pipes;
