@@ -9,6 +9,8 @@ mod stream;
 mod tcp;
 mod tcp_socket;
 mod udp;
+mod udp_many;
+mod udp_options;
 mod unix;
 
 pub use addrs::{Resolver, ToSocketAddrs, lookup_host};
@@ -21,4 +23,5 @@ pub use stream::{Incoming, RecvLease, SendAll};
 pub use tcp::{TcpListener, TcpStream};
 pub use tcp_socket::TcpSocket;
 pub use udp::UdpSocket;
+pub use udp_many::{Datagram, Segments};
 pub use unix::{UnixDatagram, UnixListener, UnixStream};

@@ -36,4 +36,5 @@ mod tcp_options;
 mod time;
 mod timed;
 mod udp;
+mod udp_many;
 mod unix;
