@@ -32,6 +32,7 @@ mod blocking;
 pub mod buf;
 mod executor;
 pub mod fs;
+mod group;
 mod io;
 pub mod net;
 mod runtime;
@@ -47,6 +48,7 @@ pub use omniring_driver::{
 };
 
 pub use blocking::spawn_blocking;
+pub use group::{TaskGroup, scope};
 pub use io::{AsyncRead, AsyncWrite, copy};
 pub use runtime::{Builder, Runtime, Stats, spawn};
 pub use task::{JoinError, JoinHandle};

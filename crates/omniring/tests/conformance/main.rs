@@ -17,6 +17,7 @@ mod direct;
 mod durable;
 mod files;
 mod fixed;
+mod groups;
 mod leases;
 mod lifecycle;
 mod mmap;
