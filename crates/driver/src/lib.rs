@@ -23,6 +23,7 @@ pub mod doctor;
 mod driver;
 mod engine;
 mod explained;
+pub mod file_lock;
 mod future;
 mod handle;
 mod lease;

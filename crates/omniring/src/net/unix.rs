@@ -26,7 +26,7 @@ async fn unix_socket(kind: i32) -> io::Result<SharedHandle> {
     ops::socket(&current().driver, libc::AF_UNIX, kind, 0).await
 }
 
-fn path_addr(path: &Path) -> io::Result<RawAddr> {
+pub(super) fn path_addr(path: &Path) -> io::Result<RawAddr> {
     SocketAddr::from_pathname(path).map(|addr| RawAddr::from(&addr)).map_err(|error| {
         io::Error::new(error.kind(), format!("{} as a socket's name: {error}", path.display()))
     })
@@ -34,20 +34,27 @@ fn path_addr(path: &Path) -> io::Result<RawAddr> {
 
 /// Connects to a listener, and waits if its backlog is full, as a blocking `connect(2)` does. The
 /// ring waits by itself; without it the kernel says EAGAIN, and readiness never says when to go on.
-async fn connect_stream(addr: RawAddr) -> io::Result<UnixStream> {
-    let handle = unix_socket(libc::SOCK_STREAM).await?;
+pub(super) async fn connect_raw(addr: RawAddr, kind: i32) -> io::Result<SharedHandle> {
+    let handle = unix_socket(kind).await?;
     let mut backoff = Backoff::new();
     loop {
         match ops::connect(&handle, addr.clone()).await {
-            Ok(()) => return Ok(UnixStream { handle }),
+            Ok(()) => return Ok(handle),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => backoff.wait().await,
             Err(error) => return Err(error),
         }
     }
 }
 
-fn naming(path: &Path, error: io::Error) -> io::Error {
+pub(super) fn naming(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+pub(super) async fn listen_raw(addr: RawAddr, kind: i32) -> io::Result<SharedHandle> {
+    let handle = unix_socket(kind).await?;
+    ops::bind(&handle, addr).await?;
+    ops::listen(&handle, BACKLOG).await?;
+    Ok(handle)
 }
 
 /// A connection over a Unix stream socket. Clones share it.
@@ -59,13 +66,15 @@ pub struct UnixStream {
 impl UnixStream {
     /// Connects to the listener at `path`; waits while its backlog is full.
     pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
-        connect_stream(path_addr(path.as_ref())?).await
+        let handle = connect_raw(path_addr(path.as_ref())?, libc::SOCK_STREAM).await?;
+        Ok(UnixStream { handle })
     }
 
     /// Connects to the listener at an address, which may be abstract; waits while its backlog is
     /// full.
     pub async fn connect_addr(addr: &SocketAddr) -> io::Result<UnixStream> {
-        connect_stream(addr.into()).await
+        let handle = connect_raw(addr.into(), libc::SOCK_STREAM).await?;
+        Ok(UnixStream { handle })
     }
 
     /// Two sockets that are connected to each other.
@@ -109,19 +118,15 @@ impl UnixListener {
     /// Listens at `path`, which must not exist. The file stays when the listener is dropped.
     pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
         let path = path.as_ref();
-        let addr = path_addr(path)?;
-        UnixListener::bind_raw(addr).await.map_err(|error| naming(path, error))
+        match listen_raw(path_addr(path)?, libc::SOCK_STREAM).await {
+            Ok(handle) => Ok(UnixListener { handle }),
+            Err(error) => Err(naming(path, error)),
+        }
     }
 
     /// Listens at an address, which may be abstract.
     pub async fn bind_addr(addr: &SocketAddr) -> io::Result<UnixListener> {
-        UnixListener::bind_raw(addr.into()).await
-    }
-
-    async fn bind_raw(addr: RawAddr) -> io::Result<UnixListener> {
-        let handle = unix_socket(libc::SOCK_STREAM).await?;
-        ops::bind(&handle, addr).await?;
-        ops::listen(&handle, BACKLOG).await?;
+        let handle = listen_raw(addr.into(), libc::SOCK_STREAM).await?;
         Ok(UnixListener { handle })
     }
 
