@@ -110,26 +110,36 @@ impl<T> TaskGroup<T> {
     }
 
     fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Result<T, JoinError>>> {
-        if self.is_empty() {
-            return Poll::Ready(None);
-        }
-        let place = self.ended.places.borrow().front().copied();
-        let Some(place) = place else {
-            self.wait(cx);
-            return Poll::Pending;
-        };
-        // The future is gone; its task ends within the same turn. Nothing is borrowed while the
-        // task's output or a waker may be dropped.
-        let task = self.tasks.borrow_mut()[place].take();
-        let mut task = task.expect("a task ends once");
-        let polled = Pin::new(&mut task).poll(cx);
-        if polled.is_ready() {
+        loop {
+            if self.is_empty() {
+                return Poll::Ready(None);
+            }
+            let place = self.ended.places.borrow().front().copied();
+            let Some(place) = place else {
+                self.wait(cx);
+                return Poll::Pending;
+            };
+            // The future is gone; its task ends within the same turn. Nothing is borrowed while the
+            // task's output or a waker may be dropped.
+            let task = self.tasks.borrow_mut()[place].take();
+            let polled = match task {
+                Some(mut task) => {
+                    let polled = Pin::new(&mut task).poll(cx);
+                    if polled.is_pending() {
+                        self.tasks.borrow_mut()[place] = Some(task);
+                        return Poll::Pending;
+                    }
+                    Some(polled)
+                }
+                // It was never spawned, for there was no runtime.
+                None => None,
+            };
             self.ended.places.borrow_mut().pop_front();
             self.free.borrow_mut().push(place);
-        } else {
-            self.tasks.borrow_mut()[place] = Some(task);
+            if let Some(polled) = polled {
+                return polled.map(Some);
+            }
         }
-        polled.map(Some)
     }
 }
 

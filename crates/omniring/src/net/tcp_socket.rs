@@ -90,7 +90,9 @@ impl TcpSocket {
         Ok(omniring_driver::socket_option::get(fd, libc::IPPROTO_TCP, name)? != 0)
     }
 
-    /// Connects to this address. The error names it.
+    /// Connects to this address. The error names it. Two sockets that are bound and connect to each
+    /// other at the same time become one connection, without a listener; whoever is too early is
+    /// refused.
     ///
     /// Dropping the future gives up and closes the socket.
     pub async fn connect(self, addr: SocketAddr) -> io::Result<TcpStream> {

@@ -8,7 +8,7 @@ use omniring::net::{Connector, Resolver, TcpListener, TcpSocket, TcpStream, look
 use omniring::time::{now, timeout};
 use omniring::{Runtime, yield_now};
 
-use crate::harness::{conformance, errno, fd_count};
+use crate::harness::{conformance, errno, fd_count, skip};
 use crate::loopback::{listener, start};
 
 conformance!(
@@ -22,6 +22,7 @@ conformance!(
     an_address_that_does_not_answer_is_passed_by,
     an_address_that_refuses_is_passed_by_at_once,
     an_address_that_answers_late_can_still_win,
+    the_other_family_comes_second,
     all_addresses_that_fail_are_named,
     every_socket_is_prepared,
     what_preparing_says_is_the_error,
@@ -185,6 +186,27 @@ fn an_address_that_answers_late_can_still_win(runtime: &Runtime) {
         pair.silent.accept().await.unwrap();
         let stream = timeout(SOON, connect).await.unwrap().unwrap();
         assert_eq!(stream.peer_addr().unwrap(), pair.silent.local_addr().unwrap());
+    });
+}
+
+/// Of four addresses of one family that do not answer and one of the other that does, no more than
+/// one has to be waited for.
+fn the_other_family_comes_second(runtime: &Runtime) {
+    runtime.block_on(async {
+        let open = match TcpListener::bind("[::1]:0").await {
+            Ok(open) => open,
+            Err(error) => return skip(&format!("no IPv6 here: {error}")),
+        };
+        let pair = silent_and_open().await;
+        let silent = pair.silent.local_addr().unwrap();
+        let addrs = vec![silent, silent, silent, silent, open.local_addr().unwrap()];
+        let delay = Duration::from_millis(300);
+        let connector = Connector::new().attempt_delay(delay);
+        let begin = now();
+        let stream = timeout(SOON, connector.connect(addrs)).await.unwrap().unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), open.local_addr().unwrap());
+        let elapsed = begin.elapsed();
+        assert!(elapsed >= delay && elapsed < 4 * delay, "{elapsed:?}");
     });
 }
 

@@ -24,6 +24,7 @@ conformance!(
     a_group_that_is_dropped_aborts_its_tasks,
     a_dropped_join_loses_no_output,
     places_are_used_again,
+    a_task_that_could_not_be_added_is_not_joined,
     all_outputs_or_the_first_error,
     a_scope_waits_for_its_tasks,
     a_scope_whose_body_fails_drops_its_tasks,
@@ -189,6 +190,17 @@ fn places_are_used_again(runtime: &Runtime) {
             sum += output.unwrap();
         }
         assert_eq!(sum, 999 * 500);
+    });
+}
+
+fn a_task_that_could_not_be_added_is_not_joined(runtime: &Runtime) {
+    let mut group = TaskGroup::new();
+    let panicked = catch_unwind(AssertUnwindSafe(|| group.spawn(async { 1 })));
+    assert!(panicked.is_err(), "outside of a runtime");
+    runtime.block_on(async {
+        group.spawn(async { 2 });
+        assert_eq!(timeout(SOON, group.join_next()).await.unwrap().unwrap().unwrap(), 2);
+        assert!(group.join_next().await.is_none());
     });
 }
 
