@@ -3,14 +3,18 @@
 //! Each function returns the future of one op and says what it yields; what the op does is in the
 //! man page that [`Op`](crate::op::Op) names.
 
+mod control;
 mod direct;
 mod file;
+mod message;
 mod net;
 mod path;
 mod read_many;
 mod split;
 
+pub use control::{ControlReceived, ControlToSend};
 pub use file::*;
+pub use message::*;
 pub use net::*;
 pub use path::*;
 pub use read_many::*;

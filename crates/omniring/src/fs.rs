@@ -3,8 +3,10 @@
 mod dir;
 mod direct;
 mod file;
+mod lock;
 mod metadata;
 mod mmap;
+mod vectored;
 
 use std::ffi::CString;
 use std::io;

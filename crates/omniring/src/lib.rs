@@ -35,6 +35,7 @@ pub mod buf;
 mod cores;
 mod executor;
 pub mod fs;
+mod group;
 mod io;
 pub mod net;
 pub mod os;
@@ -61,6 +62,7 @@ pub use blocking::spawn_blocking;
 pub use cores::{
     CoreHandle, CorePanic, Handle, core, core_count, handle, on_all_cores, send_to, spawn_on,
 };
+pub use group::{TaskGroup, scope};
 pub use io::{AsyncRead, AsyncWrite, copy};
 pub use runtime::{Builder, Runtime, Stats, spawn};
 pub use sharded::Sharded;

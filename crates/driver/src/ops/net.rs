@@ -2,14 +2,13 @@
 
 use std::ffi::c_int;
 use std::io;
-use std::mem::zeroed;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use libc::{iovec, msghdr, socklen_t};
+use libc::socklen_t;
 
-use super::file::{OnHandle, fill_in_order, filled, iovec_mut, iovec_ref, on_handle};
+use super::file::{OnHandle, filled, iovec_mut, on_handle};
 use super::path::{close_unwanted, handle_of};
 use super::{count, op_len, unit};
 use crate::addr::RawAddr;
@@ -355,7 +354,7 @@ unsafe impl<B: IoBufMut> Operation for Recv<B> {
 }
 
 /// What was received in advance, as the completion of an op that asks for it.
-fn received(received: Result<Option<usize>, i32>) -> Option<Completion> {
+pub(super) fn received(received: Result<Option<usize>, i32>) -> Option<Completion> {
     match received {
         Ok(None) => None,
         Ok(Some(count)) => Some(Completion::new(count as i32)),
@@ -487,139 +486,4 @@ impl<B: IoBuf> Future for InUse<B> {
 pub fn send_zero_copy<B: IoBuf>(handle: &SharedHandle, buf: B, flags: c_int) -> SendZeroCopy<B> {
     let send = SendMulti { handle: handle.clone(), buf: Some(buf), flags };
     SendZeroCopy { sends: Some(OpStream::new(send)) }
-}
-
-/// The parts of a message that the kernel finds through pointers.
-struct Message {
-    header: msghdr,
-    iov: Vec<iovec>,
-    addr: RawAddr,
-}
-
-impl Message {
-    fn new(addr: RawAddr) -> Box<Message> {
-        // SAFETY: an all-zero header is an empty message.
-        let header = unsafe { zeroed() };
-        Box::new(Message { header, iov: Vec::new(), addr })
-    }
-
-    /// Points the header at the parts, which stay where they are in the box.
-    fn link(&mut self, iov: Vec<iovec>) -> *mut msghdr {
-        self.iov = iov;
-        self.header.msg_iov = self.iov.as_mut_ptr();
-        self.header.msg_iovlen = self.iov.len();
-        if !self.addr.is_none() {
-            self.header.msg_namelen = self.addr.len();
-            self.header.msg_name = self.addr.as_ptr().cast_mut().cast();
-        }
-        &raw mut self.header
-    }
-}
-
-/// See [`recv_msg`].
-pub struct RecvMsg<B> {
-    handle: SharedHandle,
-    bufs: Vec<B>,
-    message: Box<Message>,
-    flags: c_int,
-}
-
-/// What a message brought.
-#[derive(Clone, Debug)]
-pub struct MessageReceived {
-    /// Bytes received in all buffers.
-    pub count: usize,
-    /// The sender's address, where the socket is one that tells.
-    pub from: RawAddr,
-    /// `MSG_TRUNC` and the like: see `recvmsg(2)`.
-    pub flags: c_int,
-}
-
-// SAFETY: header, iovecs and address are on the heap, the buffers' memory is where IoBufMut
-// promises, and the operation owns them all.
-unsafe impl<B: IoBufMut> Operation for RecvMsg<B> {
-    type Output = (io::Result<MessageReceived>, Vec<B>);
-
-    fn driver(&self) -> &Rc<Driver> {
-        self.handle.driver()
-    }
-
-    fn before(&mut self, cx: &mut Context<'_>) -> Poll<Option<Completion>> {
-        let RecvMsg { handle, bufs, flags, message } = self;
-        let take = |received: Received<'_>| {
-            let iov: Vec<iovec> = bufs.iter_mut().map(iovec_mut).collect();
-            // SAFETY: the buffers have room for so many bytes, and nobody else uses them.
-            let (count, datagram) = unsafe { received.copy_to(&iov, *flags) };
-            if let Some((from, flags)) = datagram {
-                (message.header.msg_namelen, message.header.msg_flags) = (from.len(), flags);
-                message.addr = from;
-            }
-            count
-        };
-        handle.poll_received(cx, take).map(received)
-    }
-
-    fn prepare(&mut self) -> Op {
-        let iov = self.bufs.iter_mut().take(super::file::IOV_MAX).map(iovec_mut).collect();
-        let msg = self.message.link(iov);
-        Op::RecvMsg { handle: self.handle.handle(), msg, flags: self.flags }
-    }
-
-    fn complete(mut self, completion: Completion) -> Self::Output {
-        let result = count(completion).map(|count| {
-            fill_in_order(&mut self.bufs, count);
-            let mut from = self.message.addr.clone();
-            from.set_len(self.message.header.msg_namelen);
-            MessageReceived { count, from, flags: self.message.header.msg_flags }
-        });
-        (result, self.bufs)
-    }
-}
-
-/// Receives one message, or what a stream has, into several buffers in order.
-pub fn recv_msg<B: IoBufMut>(
-    handle: &SharedHandle,
-    bufs: Vec<B>,
-    flags: c_int,
-) -> OpFuture<RecvMsg<B>> {
-    let message = Message::new(RawAddr::room());
-    OpFuture::new(RecvMsg { handle: handle.clone(), bufs, message, flags })
-}
-
-/// See [`send_msg`].
-pub struct SendMsg<B> {
-    handle: SharedHandle,
-    bufs: Vec<B>,
-    message: Box<Message>,
-    flags: c_int,
-}
-
-// SAFETY: as for RecvMsg.
-unsafe impl<B: IoBuf> Operation for SendMsg<B> {
-    type Output = (io::Result<usize>, Vec<B>);
-
-    fn driver(&self) -> &Rc<Driver> {
-        self.handle.driver()
-    }
-
-    fn prepare(&mut self) -> Op {
-        let iov = self.bufs.iter().take(super::file::IOV_MAX).map(iovec_ref).collect();
-        let msg = self.message.link(iov);
-        Op::SendMsg { handle: self.handle.handle(), msg, flags: self.flags }
-    }
-
-    fn complete(self, completion: Completion) -> Self::Output {
-        (count(completion), self.bufs)
-    }
-}
-
-/// Sends several buffers in order as one message, to `to` where that is given.
-pub fn send_msg<B: IoBuf>(
-    handle: &SharedHandle,
-    bufs: Vec<B>,
-    to: Option<RawAddr>,
-    flags: c_int,
-) -> OpFuture<SendMsg<B>> {
-    let message = Message::new(to.unwrap_or_else(RawAddr::none));
-    OpFuture::new(SendMsg { handle: handle.clone(), bufs, message, flags })
 }

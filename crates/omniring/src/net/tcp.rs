@@ -8,10 +8,12 @@ use omniring_driver::addr::RawAddr;
 use omniring_driver::{OpFuture, SharedHandle, ops};
 use socket2::SockRef;
 
-use super::ToSocketAddrs;
 use super::addrs::first_of;
+use super::options::{buffer_options, inet_options, listener_options, tcp_options};
 use super::send_file::send_file;
 use super::stream::{Incoming, RecvLease, SendAll, socket_conversions, stream_socket};
+use super::tcp_socket::explain;
+use super::{Connector, TcpSocket, ToSocketAddrs};
 use crate::buf::{IoBuf, IoBufMut};
 use crate::executor::current;
 use crate::fs::File;
@@ -37,20 +39,16 @@ const BACKLOG: i32 = 4096;
 /// ```
 #[derive(Clone, Debug)]
 pub struct TcpStream {
-    handle: SharedHandle,
+    pub(super) handle: SharedHandle,
 }
 
 impl TcpStream {
-    /// Connects to the first of the addresses that answers.
+    /// Connects to the first of the addresses that answers: see [`Connector`], which has options
+    /// for this. The error names what does not resolve, or each address that failed and why.
     ///
-    /// Dropping the future gives up and closes the socket.
+    /// Dropping the future gives up and closes the sockets.
     pub async fn connect(addrs: impl ToSocketAddrs) -> io::Result<TcpStream> {
-        first_of(addrs, async |addr| {
-            let handle = tcp_socket(addr).await?;
-            ops::connect(&handle, addr.into()).await?;
-            Ok(TcpStream { handle })
-        })
-        .await
+        Connector::new().connect(addrs).await
     }
 
     /// The address of this end.
@@ -62,30 +60,18 @@ impl TcpStream {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         RawAddr::peer(self.handle.fd()?)?.to_inet()
     }
-
-    /// Sends small messages at once instead of collecting them (`TCP_NODELAY`).
-    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        SockRef::from(&self.handle.fd()?).set_tcp_nodelay(nodelay)
-    }
-
-    /// Whether small messages are sent at once.
-    pub fn nodelay(&self) -> io::Result<bool> {
-        SockRef::from(&self.handle.fd()?).tcp_nodelay()
-    }
 }
 
 stream_socket!(TcpStream);
 socket_conversions!(TcpStream, std::net::TcpStream);
-
-async fn tcp_socket(addr: SocketAddr) -> io::Result<SharedHandle> {
-    let domain = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    ops::socket(&current().driver, domain, libc::SOCK_STREAM, libc::IPPROTO_TCP).await
-}
+buffer_options!(TcpStream);
+inet_options!(TcpStream);
+tcp_options!(TcpStream);
 
 /// Takes TCP connections. Clones share it.
 #[derive(Clone, Debug)]
 pub struct TcpListener {
-    handle: SharedHandle,
+    pub(super) handle: SharedHandle,
 }
 
 impl TcpListener {
@@ -96,15 +82,13 @@ impl TcpListener {
     pub async fn bind(addrs: impl ToSocketAddrs) -> io::Result<TcpListener> {
         first_of(addrs, async |addr| {
             let listen = async {
-                let handle = tcp_socket(addr).await?;
+                let TcpSocket { handle } = TcpSocket::new_for(addr).await?;
                 SockRef::from(&handle.fd()?).set_reuse_address(true)?;
                 ops::bind(&handle, addr.into()).await?;
                 ops::listen(&handle, BACKLOG).await?;
                 Ok(TcpListener { handle })
             };
-            listen.await.map_err(|error: io::Error| {
-                io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))
-            })
+            listen.await.map_err(|error| explain(error, "listen on", addr))
         })
         .await
     }
@@ -131,3 +115,7 @@ impl TcpListener {
 }
 
 socket_conversions!(TcpListener, std::net::TcpListener);
+buffer_options!(TcpListener);
+inet_options!(TcpListener);
+tcp_options!(TcpListener);
+listener_options!(TcpListener);

@@ -9,7 +9,8 @@ use omniring_driver::{Lease, OpFuture, SharedHandle, ops};
 
 use super::addrs::first_of;
 use super::stream::{recv_datagram, socket_conversions};
-use super::{ToSocketAddrs, resolve};
+use super::tcp_socket::explain;
+use super::{ToSocketAddrs, lookup_host};
 use crate::buf::{IoBuf, IoBufMut};
 use crate::executor::current;
 
@@ -28,25 +29,32 @@ use crate::executor::current;
 /// ```
 #[derive(Clone, Debug)]
 pub struct UdpSocket {
-    handle: SharedHandle,
+    pub(super) handle: SharedHandle,
 }
 
 impl UdpSocket {
     /// A socket on the first of the addresses that can be had; port 0 is any free one. The error
     /// names the address.
     pub async fn bind(addrs: impl ToSocketAddrs) -> io::Result<UdpSocket> {
+        UdpSocket::bind_prepared(addrs, |_| Ok(())).await
+    }
+
+    /// As [`bind`](Self::bind), after `prepare` has set options that have to be set before, such as
+    /// `set_reuse_port`. An error of it ends the attempt at that address.
+    pub async fn bind_prepared(
+        addrs: impl ToSocketAddrs,
+        prepare: impl Fn(&UdpSocket) -> io::Result<()>,
+    ) -> io::Result<UdpSocket> {
         first_of(addrs, async |addr: SocketAddr| {
-            let bind = async {
-                let domain = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-                let driver = &current().driver;
-                let handle =
-                    ops::socket(driver, domain, libc::SOCK_DGRAM, libc::IPPROTO_UDP).await?;
-                ops::bind(&handle, addr.into()).await?;
-                Ok(UdpSocket { handle })
-            };
-            bind.await.map_err(|error: io::Error| {
-                io::Error::new(error.kind(), format!("cannot bind to {addr}: {error}"))
-            })
+            let domain = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+            let driver = &current().driver;
+            let handle = ops::socket(driver, domain, libc::SOCK_DGRAM, libc::IPPROTO_UDP).await?;
+            let socket = UdpSocket { handle };
+            prepare(&socket)?;
+            match ops::bind(&socket.handle, addr.into()).await {
+                Ok(()) => Ok(socket),
+                Err(error) => Err(explain(error, "bind to", addr)),
+            }
         })
         .await
     }
@@ -98,7 +106,7 @@ impl UdpSocket {
         buf: B,
         addrs: impl ToSocketAddrs,
     ) -> (io::Result<usize>, B) {
-        let to = match resolve(addrs).await {
+        let to = match lookup_host(addrs).await {
             Ok(addrs) => addrs[0],
             Err(error) => return (Err(error), buf),
         };

@@ -4,11 +4,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use omniring_driver::addr::RawAddr;
-use omniring_driver::{Lease, OpFuture, SharedHandle, ops};
+use omniring_driver::ops::{self, ControlToSend};
+use omniring_driver::{Lease, OpFuture, SharedHandle};
 
+use super::options::buffer_options;
+use super::passing::{Backoff, Credentials, passing, send_waiting};
 use super::send_file::send_file;
 use super::stream::{
     Incoming, RecvLease, SendAll, recv_datagram, socket_conversions, stream_socket,
@@ -17,7 +19,6 @@ use crate::buf::{IoBuf, IoBufMut};
 use crate::executor::current;
 use crate::fs::File;
 use crate::io::{AsyncRead, AsyncWrite, close};
-use crate::time::sleep;
 
 const BACKLOG: i32 = 4096;
 
@@ -25,42 +26,35 @@ async fn unix_socket(kind: i32) -> io::Result<SharedHandle> {
     ops::socket(&current().driver, libc::AF_UNIX, kind, 0).await
 }
 
-fn path_addr(path: &Path) -> io::Result<RawAddr> {
+pub(super) fn path_addr(path: &Path) -> io::Result<RawAddr> {
     SocketAddr::from_pathname(path).map(|addr| RawAddr::from(&addr)).map_err(|error| {
         io::Error::new(error.kind(), format!("{} as a socket's name: {error}", path.display()))
     })
 }
 
-/// Waits a little longer each time, for what the kernel gives no sign of.
-struct Backoff(Duration);
-
-impl Backoff {
-    fn new() -> Backoff {
-        Backoff(Duration::from_micros(50))
-    }
-
-    async fn wait(&mut self) {
-        sleep(self.0).await;
-        self.0 = (self.0 * 2).min(Duration::from_millis(5));
-    }
-}
-
 /// Connects to a listener, and waits if its backlog is full, as a blocking `connect(2)` does. The
 /// ring waits by itself; without it the kernel says EAGAIN, and readiness never says when to go on.
-async fn connect_stream(addr: RawAddr) -> io::Result<UnixStream> {
-    let handle = unix_socket(libc::SOCK_STREAM).await?;
+pub(super) async fn connect_raw(addr: RawAddr, kind: i32) -> io::Result<SharedHandle> {
+    let handle = unix_socket(kind).await?;
     let mut backoff = Backoff::new();
     loop {
         match ops::connect(&handle, addr.clone()).await {
-            Ok(()) => return Ok(UnixStream { handle }),
+            Ok(()) => return Ok(handle),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => backoff.wait().await,
             Err(error) => return Err(error),
         }
     }
 }
 
-fn naming(path: &Path, error: io::Error) -> io::Error {
+pub(super) fn naming(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+pub(super) async fn listen_raw(addr: RawAddr, kind: i32) -> io::Result<SharedHandle> {
+    let handle = unix_socket(kind).await?;
+    ops::bind(&handle, addr).await?;
+    ops::listen(&handle, BACKLOG).await?;
+    Ok(handle)
 }
 
 /// A connection over a Unix stream socket. Clones share it.
@@ -72,13 +66,15 @@ pub struct UnixStream {
 impl UnixStream {
     /// Connects to the listener at `path`; waits while its backlog is full.
     pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
-        connect_stream(path_addr(path.as_ref())?).await
+        let handle = connect_raw(path_addr(path.as_ref())?, libc::SOCK_STREAM).await?;
+        Ok(UnixStream { handle })
     }
 
     /// Connects to the listener at an address, which may be abstract; waits while its backlog is
     /// full.
     pub async fn connect_addr(addr: &SocketAddr) -> io::Result<UnixStream> {
-        connect_stream(addr.into()).await
+        let handle = connect_raw(addr.into(), libc::SOCK_STREAM).await?;
+        Ok(UnixStream { handle })
     }
 
     /// Two sockets that are connected to each other.
@@ -99,10 +95,18 @@ impl UnixStream {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         RawAddr::peer(self.handle.fd()?)?.to_unix()
     }
+
+    /// Who is at the other end: the process that connected, listened or made the pair, as it was
+    /// then (`SO_PEERCRED`).
+    pub fn peer_credentials(&self) -> io::Result<Credentials> {
+        omniring_driver::socket_option::peer_credentials(self.handle.fd()?).map(Credentials::from)
+    }
 }
 
 stream_socket!(UnixStream);
 socket_conversions!(UnixStream, std::os::unix::net::UnixStream);
+buffer_options!(UnixStream);
+passing!(UnixStream, true);
 
 /// Takes connections over a Unix stream socket. Clones share it.
 #[derive(Clone, Debug)]
@@ -114,19 +118,15 @@ impl UnixListener {
     /// Listens at `path`, which must not exist. The file stays when the listener is dropped.
     pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
         let path = path.as_ref();
-        let addr = path_addr(path)?;
-        UnixListener::bind_raw(addr).await.map_err(|error| naming(path, error))
+        match listen_raw(path_addr(path)?, libc::SOCK_STREAM).await {
+            Ok(handle) => Ok(UnixListener { handle }),
+            Err(error) => Err(naming(path, error)),
+        }
     }
 
     /// Listens at an address, which may be abstract.
     pub async fn bind_addr(addr: &SocketAddr) -> io::Result<UnixListener> {
-        UnixListener::bind_raw(addr.into()).await
-    }
-
-    async fn bind_raw(addr: RawAddr) -> io::Result<UnixListener> {
-        let handle = unix_socket(libc::SOCK_STREAM).await?;
-        ops::bind(&handle, addr).await?;
-        ops::listen(&handle, BACKLOG).await?;
+        let handle = listen_raw(addr.into(), libc::SOCK_STREAM).await?;
         Ok(UnixListener { handle })
     }
 
@@ -236,30 +236,8 @@ impl UnixDatagram {
         }
     }
 
-    /// Waits for room here instead of in the op, for two reasons. The kernel takes the bytes out
-    /// of the buffers before it finds the receiver's queue full; when the ring then tries again,
-    /// an empty datagram is sent (seen with Linux 6.18). And a socket that is not connected counts
-    /// as writable whether or not the receiver has room.
     async fn send_msg<B: IoBuf>(&self, buf: B, to: Option<RawAddr>) -> (io::Result<usize>, B) {
-        let mut bufs = vec![buf];
-        let mut backoff = None::<Backoff>;
-        let result = loop {
-            let (result, back) =
-                ops::send_msg(&self.handle, bufs, to.clone(), libc::MSG_DONTWAIT).await;
-            bufs = back;
-            match result {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => break result,
-            }
-            if let Some(backoff) = &mut backoff {
-                backoff.wait().await;
-            }
-            backoff.get_or_insert_with(Backoff::new);
-            if let Err(error) = ops::poll(&self.handle, libc::POLLOUT).await {
-                break Err(error);
-            }
-        };
-        (result, bufs.pop().expect("the buffer comes back"))
+        send_waiting(&self.handle, buf, to, ControlToSend::default()).await
     }
 
     /// The address of this end.
@@ -269,3 +247,5 @@ impl UnixDatagram {
 }
 
 socket_conversions!(UnixDatagram, std::os::unix::net::UnixDatagram);
+buffer_options!(UnixDatagram);
+passing!(UnixDatagram, false);
