@@ -11,6 +11,8 @@ mod loopback;
 mod basics;
 mod block;
 mod cancel;
+#[cfg(feature = "select")]
+mod combinators;
 mod datagrams;
 mod direct;
 mod durable;
