@@ -1,6 +1,7 @@
 //! The executor: the tasks of one core, their queue, and the loop that alternates between running
 //! them and the driver.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -11,8 +12,10 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 
+use omniring_driver::clock::now;
 use omniring_driver::{Driver, Unparker};
 
+use crate::hogs::{HogWatch, Hogs};
 use crate::net::Pipes;
 use crate::task::{JoinHandle, Task};
 use crate::time::wheel::Wheel;
@@ -72,6 +75,8 @@ pub(crate) struct Core {
     queue: RefCell<VecDeque<Task>>,
     /// Every task that has not completed.
     tasks: RefCell<Tasks>,
+    /// Where tasks that keep the core too long are to be reported.
+    hogs: Option<Hogs>,
 }
 
 #[derive(Default)]
@@ -168,7 +173,7 @@ impl Wake for MainWaker {
 }
 
 impl Core {
-    pub(crate) fn new(driver: Driver) -> Rc<Core> {
+    pub(crate) fn new(driver: Driver, watch: Option<HogWatch>) -> Rc<Core> {
         let shared = Shared {
             remote: Mutex::new(Remote { woken: Vec::new(), closed: false }),
             has_remote: AtomicBool::new(false),
@@ -177,12 +182,13 @@ impl Core {
         };
         Rc::new(Core {
             driver: Rc::new(driver),
-            timers: RefCell::new(Wheel::new(omniring_driver::clock::now())),
+            timers: RefCell::new(Wheel::new(now())),
             pipes: Pipes::default(),
             due: Cell::default(),
             shared: Arc::new(shared),
             queue: RefCell::new(VecDeque::new()),
             tasks: RefCell::new(Tasks::default()),
+            hogs: watch.map(Hogs::new),
         })
     }
 
@@ -219,6 +225,21 @@ impl Core {
         handle
     }
 
+    /// As `spawn`, and remembers the name if somebody is to be told.
+    pub(crate) fn spawn_named<F: Future + 'static>(
+        &self,
+        name: Cow<'static, str>,
+        future: F,
+    ) -> JoinHandle<F::Output> {
+        let handle = self.spawn(future);
+        if let Some(hogs) = &self.hogs
+            && !handle.is_finished()
+        {
+            hogs.set_name(handle.id(), name);
+        }
+        handle
+    }
+
     pub(crate) fn task_count(&self) -> usize {
         self.tasks.borrow().list.len()
     }
@@ -231,14 +252,21 @@ impl Core {
         let mut cx = Context::from_waker(&waker);
         self.shared.main_woken.store(true, Relaxed);
         loop {
-            if self.shared.main_woken.load(Relaxed)
-                && self.shared.main_woken.swap(false, AcqRel)
-                && let Poll::Ready(output) = future.as_mut().poll(&mut cx)
-            {
-                return output;
+            if self.shared.main_woken.load(Relaxed) && self.shared.main_woken.swap(false, AcqRel) {
+                let started = self.hogs.as_ref().map(|_| now());
+                let polled = future.as_mut().poll(&mut cx);
+                if let (Some(hogs), Some(started)) = (&self.hogs, started) {
+                    hogs.observe_main(now() - started);
+                }
+                if let Poll::Ready(output) = polled {
+                    return output;
+                }
             }
             self.take_remote();
-            self.run_tasks();
+            match &self.hogs {
+                None => self.run_tasks(),
+                Some(hogs) => self.run_tasks_watched(hogs),
+            }
             self.turn();
         }
     }
@@ -250,6 +278,27 @@ impl Core {
             let index = task.index();
             if task.run() {
                 self.remove(index);
+            }
+        }
+    }
+
+    /// As `run_tasks`, with an eye on the clock.
+    #[cold]
+    #[inline(never)]
+    fn run_tasks_watched(&self, hogs: &Hogs) {
+        for _ in 0..TASKS_PER_TURN {
+            let next = QUEUE.with_borrow_mut(VecDeque::pop_front);
+            let Some(task) = next else { return };
+            let (index, id, type_name) = (task.index(), task.id(), task.type_name());
+            let started = now();
+            let completed = task.run();
+            let time = now() - started;
+            let hog = hogs.observe(id, type_name, completed, time);
+            if completed {
+                self.remove(index);
+            }
+            if let Some(name) = hog {
+                hogs.report(&name, time);
             }
         }
     }
@@ -290,7 +339,7 @@ impl Core {
 
     fn expire_timers(&self) {
         let mut due = self.due.take();
-        self.timers.borrow_mut().expire(omniring_driver::clock::now(), &mut due);
+        self.timers.borrow_mut().expire(now(), &mut due);
         due.drain(..).for_each(Waker::wake);
         self.due.set(due);
     }

@@ -42,6 +42,7 @@ mod executor;
 pub mod fs;
 #[cfg(feature = "select")]
 pub mod future;
+mod hogs;
 mod io;
 pub mod net;
 mod runtime;
@@ -57,8 +58,9 @@ pub use omniring_driver::{
 };
 
 pub use blocking::spawn_blocking;
+pub use hogs::Hog;
 pub use io::{AsyncRead, AsyncWrite, copy};
-pub use runtime::{Builder, Runtime, Stats, spawn};
+pub use runtime::{Builder, Runtime, Stats, spawn, spawn_named};
 pub use task::{JoinError, JoinHandle};
 pub use yielding::yield_now;
 

@@ -16,6 +16,7 @@ mod combinators;
 mod datagrams;
 mod direct;
 mod durable;
+mod fairness;
 mod files;
 mod fixed;
 mod leases;
