@@ -26,6 +26,9 @@ mod explained;
 mod future;
 mod handle;
 mod lease;
+mod meter;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod multishot;
 mod notify;
 pub mod op;

@@ -16,6 +16,9 @@ use omniring_driver::clock::now;
 use omniring_driver::{Driver, Unparker};
 
 use crate::hogs::{HogWatch, Hogs};
+use crate::meter::Meter;
+#[cfg(feature = "metrics")]
+use crate::metrics::Metrics;
 use crate::net::Pipes;
 use crate::task::{JoinHandle, Task};
 use crate::time::wheel::Wheel;
@@ -75,6 +78,7 @@ pub(crate) struct Core {
     queue: RefCell<VecDeque<Task>>,
     /// Every task that has not completed.
     tasks: RefCell<Tasks>,
+    meter: Meter,
     /// Where tasks that keep the core too long are to be reported.
     hogs: Option<Hogs>,
 }
@@ -188,6 +192,7 @@ impl Core {
             shared: Arc::new(shared),
             queue: RefCell::new(VecDeque::new()),
             tasks: RefCell::new(Tasks::default()),
+            meter: Meter::default(),
             hogs: watch.map(Hogs::new),
         })
     }
@@ -209,6 +214,7 @@ impl Core {
     pub(crate) fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
         let mut tasks = self.tasks.borrow_mut();
         let index = u32::try_from(tasks.list.len()).expect("fewer than 2^32 tasks");
+        self.meter.count_spawn();
         let (listed, queued, handle) = Task::new(future, self.shared.clone(), index);
         if tasks.closed {
             drop(tasks);
@@ -244,6 +250,28 @@ impl Core {
         self.tasks.borrow().list.len()
     }
 
+    #[cfg(feature = "metrics")]
+    pub(crate) fn metrics(&self) -> Metrics {
+        let ready_count = if is_current(&self.shared) {
+            QUEUE.with_borrow(VecDeque::len)
+        } else {
+            self.queue.borrow().len()
+        };
+        let (spawn_count, poll_count) = (self.meter.spawn_count.get(), self.meter.poll_count.get());
+        Metrics {
+            engine: self.driver.engine(),
+            task_count: self.task_count(),
+            ready_count,
+            spawn_count,
+            poll_count,
+            // Whatever was in the queue came there by a spawn or by a wake.
+            wake_count: (poll_count + ready_count as u64).saturating_sub(spawn_count),
+            remote_wake_count: self.meter.remote_wake_count.get(),
+            timer_count: self.meter.timer_count.get(),
+            driver: self.driver.metrics(),
+        }
+    }
+
     /// Runs tasks and I/O until `future` is ready.
     pub(crate) fn block_on<F: Future>(self: &Rc<Core>, future: F) -> F::Output {
         let _entered = self.enter();
@@ -275,6 +303,7 @@ impl Core {
         for _ in 0..TASKS_PER_TURN {
             let next = QUEUE.with_borrow_mut(VecDeque::pop_front);
             let Some(task) = next else { return };
+            self.meter.count_poll();
             let index = task.index();
             if task.run() {
                 self.remove(index);
@@ -289,6 +318,7 @@ impl Core {
         for _ in 0..TASKS_PER_TURN {
             let next = QUEUE.with_borrow_mut(VecDeque::pop_front);
             let Some(task) = next else { return };
+            self.meter.count_poll();
             let (index, id, type_name) = (task.index(), task.id(), task.type_name());
             let started = now();
             let completed = task.run();
@@ -319,6 +349,7 @@ impl Core {
     fn take_remote(&self) {
         if self.shared.has_remote.load(Relaxed) && self.shared.has_remote.swap(false, Acquire) {
             let woken = std::mem::take(&mut self.shared.remote().woken);
+            self.meter.count_remote_wakes(woken.len());
             woken.into_iter().for_each(Task::arrive);
         }
     }
@@ -340,6 +371,7 @@ impl Core {
     fn expire_timers(&self) {
         let mut due = self.due.take();
         self.timers.borrow_mut().expire(now(), &mut due);
+        self.meter.count_timers(due.len());
         due.drain(..).for_each(Waker::wake);
         self.due.set(due);
     }

@@ -25,6 +25,7 @@
 //!
 //! # Features
 //! - `macros` (on unless `default-features = false`): [`main`] and [`test`](macro@test).
+//! - `metrics`: what a runtime has done, in numbers: see the module `metrics`.
 //! - `select`: `select!` and `join!`: see the module `future`.
 //!
 //! # Layout
@@ -44,6 +45,9 @@ pub mod fs;
 pub mod future;
 mod hogs;
 mod io;
+mod meter;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod net;
 mod runtime;
 pub mod sync;

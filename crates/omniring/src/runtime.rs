@@ -240,6 +240,12 @@ impl Runtime {
         self.core.driver.support(opcode).expect("the driver runs as long as the runtime exists")
     }
 
+    /// What the runtime has done since it was made.
+    #[cfg(feature = "metrics")]
+    pub fn metrics(&self) -> crate::metrics::Metrics {
+        self.core.metrics()
+    }
+
     /// The runtime's state at this moment.
     pub fn stats(&self) -> Stats {
         Stats {

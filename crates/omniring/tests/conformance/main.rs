@@ -21,6 +21,8 @@ mod files;
 mod fixed;
 mod leases;
 mod lifecycle;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod mmap;
 mod multishot;
 mod options;
