@@ -16,7 +16,7 @@ use crate::reads::{Meter, ReadJob, Report};
 use crate::{ECHO_BUFFER_LEN, RING_ENTRIES, announce};
 
 /// With the ring flags that compio's documentation advises for most uses.
-fn runtime() -> Result<Runtime> {
+pub fn runtime() -> Result<Runtime> {
     let mut proactor = ProactorBuilder::new();
     proactor
         .capacity(RING_ENTRIES)

@@ -2,7 +2,8 @@
 //!
 //! One file per rival, each with the same two programs: a TCP echo server on one
 //! core (`echo`) and random reads of a file (`random_read`). `compare` runs them
-//! side by side with omniring's examples.
+//! side by side with omniring's examples. `tasks` compares what tasks cost by
+//! themselves.
 
 mod aligned;
 mod claims;
@@ -16,6 +17,8 @@ mod process;
 mod reads;
 mod rusage;
 mod statistics;
+mod task_work;
+mod tasks;
 mod tokio_peer;
 mod tokio_uring_peer;
 
@@ -27,6 +30,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::compare::CompareOptions;
 use crate::reads::ReadJob;
+use crate::task_work::TaskJob;
+use crate::tasks::TasksOptions;
 
 /// Benchmarks of the runtimes that omniring is compared with
 #[derive(Parser)]
@@ -56,6 +61,10 @@ enum Command {
     },
     /// Run omniring and all rivals side by side and print medians
     Compare(CompareOptions),
+    /// Spawn, wake and arm timers; prints nanoseconds for each, or bytes for each idle task
+    Task(TaskJob),
+    /// Count the instructions of tasks on omniring and its rivals, and print a table
+    Tasks(TasksOptions),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -111,5 +120,10 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Compare(options) => compare::run(&options),
+        Command::Task(job) => {
+            println!("{:.2}", task_work::run(&job)?);
+            Ok(())
+        }
+        Command::Tasks(options) => tasks::run(&options),
     }
 }

@@ -9,6 +9,7 @@ use monoio::buf::IoBufMut;
 use monoio::fs::File;
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::{TcpListener, TcpStream};
+use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, Runtime, RuntimeBuilder};
 
 use crate::aligned::AlignedBuf;
@@ -16,14 +17,20 @@ use crate::reads::{Meter, ReadJob, Report};
 use crate::{ECHO_BUFFER_LEN, RING_ENTRIES, announce};
 
 /// The ring flags that measured best for it: no interrupts for task work.
-fn runtime() -> Result<Runtime<IoUringDriver>> {
+fn builder() -> RuntimeBuilder<IoUringDriver> {
     let mut ring = monoio_io_uring::IoUring::builder();
     ring.setup_coop_taskrun().setup_taskrun_flag();
     let builder = RuntimeBuilder::<IoUringDriver>::new();
-    Ok(builder
-        .uring_builder(ring)
-        .with_entries(RING_ENTRIES)
-        .build()?)
+    builder.uring_builder(ring).with_entries(RING_ENTRIES)
+}
+
+fn runtime() -> Result<Runtime<IoUringDriver>> {
+    Ok(builder().build()?)
+}
+
+/// The same with timers.
+pub fn runtime_with_time() -> Result<Runtime<TimeDriver<IoUringDriver>>> {
+    Ok(builder().enable_timer().build()?)
 }
 
 /// Echoes on the current thread until killed.

@@ -22,6 +22,13 @@ fn runtime() -> Result<LocalRuntime> {
         .build_local(Default::default())?)
 }
 
+/// The same with timers.
+pub fn runtime_with_time() -> Result<LocalRuntime> {
+    Ok(Builder::new_current_thread()
+        .enable_all()
+        .build_local(Default::default())?)
+}
+
 /// Echoes on the current thread until killed.
 pub fn echo(listen: SocketAddr) -> Result<()> {
     runtime()?.block_on(async {

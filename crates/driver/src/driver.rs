@@ -18,6 +18,8 @@ use crate::choice::{Chosen, Config, EngineName, StartError, start};
 use crate::clock::Instant;
 use crate::engine::{Engine, Refused, Submitted, Support, Wait};
 use crate::lease::LeasePool;
+#[cfg(feature = "metrics")]
+use crate::metrics::DriverMetrics;
 use crate::notify::Notifier;
 use crate::op::{Completion, FixedIndex, Handle, Op, Opcode};
 use crate::table::{Key, Orphan, Table};
@@ -141,6 +143,23 @@ impl Driver {
         self.inner.borrow().engine.as_ref().map_or(0, |engine| engine.thread_count())
     }
 
+    /// What the driver has done since it was made.
+    #[cfg(feature = "metrics")]
+    pub fn metrics(&self) -> DriverMetrics {
+        let inner = self.inner.borrow();
+        let meter = &inner.table.meter;
+        DriverMetrics {
+            turn_count: meter.turn_count,
+            kernel_entry_count: inner.engine.as_ref().map_or(0, |engine| engine.entry_count()),
+            in_flight_count: inner.table.in_flight_count(),
+            in_flight_max: meter.in_flight_max,
+            unpark_count: u64::from(self.notifier.unpark_count()),
+            thread_count: inner.engine.as_ref().map_or(0, |engine| engine.thread_count()),
+            leased_count: self.leased_count(),
+            ops: meter.ops(),
+        }
+    }
+
     /// What wakes [`Driver::turn`] from another thread.
     pub fn unparker(&self) -> Unparker {
         Unparker(self.notifier.clone())
@@ -162,6 +181,7 @@ impl Driver {
             return Started::Done(Completion::error(libc::ECANCELED));
         };
         let key = inner.table.insert(op.is_bounded());
+        inner.table.count(key, &op);
         // SAFETY: the caller's contract.
         match unsafe { engine.submit(key, &op) } {
             Submitted::Pending => {
@@ -171,7 +191,7 @@ impl Driver {
             }
             Submitted::Done(completion) if inner.inline_count < INLINE_PER_TURN => {
                 inner.inline_count += 1;
-                inner.table.remove(key);
+                inner.table.remove_ended(key);
                 Started::Done(completion)
             }
             Submitted::Done(completion) => {
@@ -198,6 +218,7 @@ impl Driver {
             keys.into_iter().for_each(|key| inner.table.remove(key));
             return None;
         }
+        keys.into_iter().zip(ops).for_each(|(key, op)| inner.table.count(key, op));
         // As in `start`: a task's waker does not come back in here when it is cloned.
         keys.into_iter().for_each(|key| inner.table.set_waker(key, waker.clone()));
         Some(keys)
@@ -215,11 +236,12 @@ impl Driver {
             return Started::Done(Completion::error(libc::ECANCELED));
         };
         let key = inner.table.insert(false);
+        inner.table.count(key, &op);
         // SAFETY: the caller's contract.
         match unsafe { engine.submit(key, &op) } {
             Submitted::Done(completion) if inner.inline_count < INLINE_PER_TURN => {
                 inner.inline_count += 1;
-                inner.table.remove(key);
+                inner.table.remove_ended(key);
                 Started::Done(completion)
             }
             Submitted::Done(completion) => {
@@ -334,6 +356,7 @@ impl Driver {
             Wait::No
         };
         inner.inline_count = 0;
+        inner.table.meter.count_turn();
         let result = engine.turn(wait, &mut inner.table);
         self.notifier.announce_awake();
         let bounded_left = inner.table.bounded_count();

@@ -174,6 +174,10 @@ pub(crate) trait Engine {
     /// What wakes a turn from another thread.
     fn notifier(&self) -> &Arc<Notifier>;
 
+    /// System calls by which it submitted, waited or reaped.
+    #[cfg(feature = "metrics")]
+    fn entry_count(&self) -> u64;
+
     /// Threads that the engine started.
     fn thread_count(&self) -> usize;
 

@@ -30,6 +30,9 @@ mod future;
 mod handle;
 mod lease;
 mod mailbox;
+mod meter;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod multishot;
 mod notify;
 pub mod op;

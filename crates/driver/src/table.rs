@@ -8,7 +8,8 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
-use crate::op::Completion;
+use crate::meter::{Meter, Stamp};
+use crate::op::{Completion, Op};
 
 /// Names one op in flight: slot index, generation and whether the op [is bounded](crate::op::Op).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -157,6 +158,7 @@ impl State {
 struct Slot {
     generation: u32,
     bounded: bool,
+    stamp: Stamp,
     state: State,
 }
 
@@ -181,6 +183,7 @@ pub(crate) struct Table {
     /// What ended multishot ops have left: their room is used again.
     #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
     spare: Vec<Box<Multi>>,
+    pub(crate) meter: Meter,
 }
 
 /// So many are kept at most.
@@ -197,6 +200,7 @@ impl Table {
             orphans: Vec::new(),
             unread: Vec::new(),
             spare: Vec::new(),
+            meter: Meter::default(),
         }
     }
 
@@ -229,6 +233,7 @@ impl Table {
         self.first_free = next_free;
         slot.state.overwrite(State::Waiting { waker: None });
         slot.bounded = bounded;
+        slot.stamp = Stamp::NONE;
         Key::pack(index, slot.generation, bounded)
     }
 
@@ -237,7 +242,8 @@ impl Table {
     fn grow(&mut self, bounded: bool) -> Key {
         let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 ops in flight");
         assert!(index < NO_SLOT);
-        self.slots.push(Slot { generation: 0, bounded, state: State::Waiting { waker: None } });
+        let state = State::Waiting { waker: None };
+        self.slots.push(Slot { generation: 0, bounded, stamp: Stamp::NONE, state });
         Key::pack(index, 0, bounded)
     }
 
@@ -261,6 +267,7 @@ impl Table {
     #[inline]
     pub(crate) fn complete(&mut self, key: Key, completion: Completion) {
         let Some(slot) = slot_of(&mut self.slots, key) else { return };
+        let stamp = slot.stamp;
         match &mut slot.state {
             State::Waiting { waker } => {
                 if let Some(waker) = waker.take() {
@@ -296,6 +303,7 @@ impl Table {
                 return;
             }
         }
+        self.meter.end(stamp);
         self.in_flight_count -= 1;
         self.bounded_count -= usize::from(key.is_bounded());
     }
@@ -417,6 +425,19 @@ impl Table {
         self.bounded_count -= usize::from(key.is_bounded());
         let state = self.release(key);
         debug_assert!(matches!(state, State::Waiting { waker: None }), "it was just inserted");
+    }
+
+    /// Counts an op that was just inserted.
+    #[inline]
+    pub(crate) fn count(&mut self, key: Key, op: &Op) {
+        self.slots[key.index()].stamp = self.meter.begin(op, self.in_flight_count);
+    }
+
+    /// As `remove`, of an op that was counted.
+    #[inline]
+    pub(crate) fn remove_ended(&mut self, key: Key) {
+        self.meter.end(self.slots[key.index()].stamp);
+        self.remove(key);
     }
 
     /// Says who waits for an op that did not complete at submit.

@@ -25,12 +25,11 @@ use std::thread::JoinHandle as ThreadHandle;
 use std::time::Duration;
 
 use omniring_driver::clock::now;
-use omniring_driver::{
-    Call, Config, Cpus, Driver, EngineName, MailReceiver, MailSender, StartError, mailbox,
-};
+use omniring_driver::{Call, Config, Cpus, Driver, MailReceiver, MailSender, StartError, mailbox};
 use tokio::sync::oneshot;
 
 use crate::executor::{Core, Shared, current, push_call, try_current};
+use crate::hogs::HogWatch;
 use crate::task::JoinError;
 
 /// Messages on their way from one core to another; more wait with the sender.
@@ -211,10 +210,11 @@ struct Wiring {
 pub(crate) fn start(
     first: &Rc<Core>,
     config: &Config,
-    engine: EngineName,
+    watch: Option<HogWatch>,
     layout: Layout,
 ) -> Result<Cores, StartError> {
     let Layout { count, pins, on_panic } = layout;
+    let engine = first.driver.engine();
     let cpus_before = config.pool_cpus.filter(|_| pins);
     let cpus = cpus_before.map_or_else(Vec::new, |cpus| cpus.numbers());
     // The engine that the first one got, so that all have the same.
@@ -227,11 +227,13 @@ pub(crate) fn start(
         let name = format!("{}-{index}", config.thread_name);
         let config = Config { thread_name: name, ..config.clone() };
         let cpu = (!cpus.is_empty()).then(|| cpus[index % cpus.len()]);
+        let watch = watch.clone();
         let thread = std::thread::Builder::new()
             .name(format!("omniring-core-{index}"))
             .spawn(move || {
                 let _end = end;
-                run_core(index, cpu, &config, on_panic, &up, &wiring);
+                let make = || Ok(Core::new(Driver::new(&config)?, watch));
+                run_core(index, cpu, make, on_panic, &up, &wiring);
             })
             .map_err(|error| {
                 StartError::of_core(engine, format!("no thread for core {index}: {error}"))
@@ -302,7 +304,7 @@ fn pin(cpu: usize) {
 fn run_core(
     index: usize,
     cpu: Option<usize>,
-    config: &Config,
+    make: impl FnOnce() -> Result<Rc<Core>, StartError>,
     on_panic: CorePanic,
     up: &Sender<Up>,
     wiring: &Receiver<Wiring>,
@@ -310,8 +312,8 @@ fn run_core(
     if let Some(cpu) = cpu {
         pin(cpu);
     }
-    let core = match Driver::new(config) {
-        Ok(driver) => Core::new(driver),
+    let core = match make() {
+        Ok(core) => core,
         Err(error) => return drop(up.send(Err(error))),
     };
     let (stop, is_stopped) = stop_signal();

@@ -1,6 +1,7 @@
 //! The executor: the tasks of one core, their queue, and the loop that alternates between running
 //! them and the driver.
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
@@ -11,10 +12,14 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Wake, Waker};
 
-use omniring_driver::clock::Instant;
+use omniring_driver::clock::{Instant, now};
 use omniring_driver::{Call, Driver, Unparker};
 
 use crate::cores::{self, Peers, Post};
+use crate::hogs::{HogWatch, Hogs};
+use crate::meter::Meter;
+#[cfg(feature = "metrics")]
+use crate::metrics::Metrics;
 use crate::net::Pipes;
 use crate::sharded::Shards;
 use crate::task::{JoinHandle, Task};
@@ -87,6 +92,9 @@ pub(crate) struct Core {
     alone: OnceCell<Arc<Peers>>,
     /// This core's values of those that each core has one of.
     shards: RefCell<Shards>,
+    meter: Meter,
+    /// Where tasks that keep the core too long are to be reported.
+    hogs: Option<Hogs>,
 }
 
 #[derive(Default)]
@@ -196,7 +204,7 @@ impl Wake for MainWaker {
 }
 
 impl Core {
-    pub(crate) fn new(driver: Driver) -> Rc<Core> {
+    pub(crate) fn new(driver: Driver, watch: Option<HogWatch>) -> Rc<Core> {
         let shared = Shared {
             remote: Mutex::new(Remote { woken: Vec::new(), calls: Vec::new(), closed: false }),
             has_remote: AtomicBool::new(false),
@@ -205,7 +213,7 @@ impl Core {
         };
         Rc::new(Core {
             driver: Rc::new(driver),
-            timers: RefCell::new(Wheel::new(omniring_driver::clock::now())),
+            timers: RefCell::new(Wheel::new(now())),
             pipes: Pipes::default(),
             due: Cell::default(),
             shared: Arc::new(shared),
@@ -214,6 +222,8 @@ impl Core {
             post: OnceCell::new(),
             alone: OnceCell::new(),
             shards: RefCell::default(),
+            meter: Meter::default(),
+            hogs: watch.map(Hogs::new),
         })
     }
 
@@ -258,6 +268,7 @@ impl Core {
     pub(crate) fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
         let mut tasks = self.tasks.borrow_mut();
         let index = u32::try_from(tasks.list.len()).expect("fewer than 2^32 tasks");
+        self.meter.count_spawn();
         let (listed, queued, handle) = Task::new(future, self.shared.clone(), index);
         if tasks.closed {
             drop(tasks);
@@ -274,8 +285,45 @@ impl Core {
         handle
     }
 
+    /// As `spawn`, and remembers the name if somebody is to be told.
+    pub(crate) fn spawn_named<F: Future + 'static>(
+        &self,
+        name: Cow<'static, str>,
+        future: F,
+    ) -> JoinHandle<F::Output> {
+        let handle = self.spawn(future);
+        if let Some(hogs) = &self.hogs
+            && !handle.is_finished()
+        {
+            hogs.set_name(handle.id(), name);
+        }
+        handle
+    }
+
     pub(crate) fn task_count(&self) -> usize {
         self.tasks.borrow().list.len()
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn metrics(&self) -> Metrics {
+        let ready_count = if is_current(&self.shared) {
+            QUEUE.with_borrow(VecDeque::len)
+        } else {
+            self.queue.borrow().len()
+        };
+        let (spawn_count, poll_count) = (self.meter.spawn_count.get(), self.meter.poll_count.get());
+        Metrics {
+            engine: self.driver.engine(),
+            task_count: self.task_count(),
+            ready_count,
+            spawn_count,
+            poll_count,
+            // Whatever was in the queue came there by a spawn or by a wake.
+            wake_count: (poll_count + ready_count as u64).saturating_sub(spawn_count),
+            remote_wake_count: self.meter.remote_wake_count.get(),
+            timer_count: self.meter.timer_count.get(),
+            driver: self.driver.metrics(),
+        }
     }
 
     /// Runs tasks and I/O until `future` is ready.
@@ -286,17 +334,24 @@ impl Core {
         let mut cx = Context::from_waker(&waker);
         self.shared.main_woken.store(true, Relaxed);
         loop {
-            if self.shared.main_woken.load(Relaxed)
-                && self.shared.main_woken.swap(false, AcqRel)
-                && let Poll::Ready(output) = future.as_mut().poll(&mut cx)
-            {
-                return output;
+            if self.shared.main_woken.load(Relaxed) && self.shared.main_woken.swap(false, AcqRel) {
+                let started = self.hogs.as_ref().map(|_| now());
+                let polled = future.as_mut().poll(&mut cx);
+                if let (Some(hogs), Some(started)) = (&self.hogs, started) {
+                    hogs.observe_main(now() - started);
+                }
+                if let Poll::Ready(output) = polled {
+                    return output;
+                }
             }
             self.take_remote();
             if let Some(post) = self.post.get() {
                 post.take();
             }
-            self.run_tasks();
+            match &self.hogs {
+                None => self.run_tasks(),
+                Some(hogs) => self.run_tasks_watched(hogs),
+            }
             self.turn();
         }
     }
@@ -305,9 +360,32 @@ impl Core {
         for _ in 0..TASKS_PER_TURN {
             let next = QUEUE.with_borrow_mut(VecDeque::pop_front);
             let Some(task) = next else { return };
+            self.meter.count_poll();
             let index = task.index();
             if task.run() {
                 self.remove(index);
+            }
+        }
+    }
+
+    /// As `run_tasks`, with an eye on the clock.
+    #[cold]
+    #[inline(never)]
+    fn run_tasks_watched(&self, hogs: &Hogs) {
+        for _ in 0..TASKS_PER_TURN {
+            let next = QUEUE.with_borrow_mut(VecDeque::pop_front);
+            let Some(task) = next else { return };
+            self.meter.count_poll();
+            let (index, id, type_name) = (task.index(), task.id(), task.type_name());
+            let started = now();
+            let completed = task.run();
+            let time = now() - started;
+            let hog = hogs.observe(id, type_name, completed, time);
+            if completed {
+                self.remove(index);
+            }
+            if let Some(name) = hog {
+                hogs.report(&name, time);
             }
         }
     }
@@ -331,6 +409,7 @@ impl Core {
                 let mut remote = self.shared.remote();
                 (std::mem::take(&mut remote.woken), std::mem::take(&mut remote.calls))
             };
+            self.meter.count_remote_wakes(woken.len());
             woken.into_iter().for_each(Task::arrive);
             calls.into_iter().for_each(cores::make_call);
         }
@@ -363,7 +442,7 @@ impl Core {
         let mut deadline = deadline;
         if !post.flush() {
             // Nobody tells when there is room.
-            let soon = omniring_driver::clock::now() + Post::FULL_PAUSE;
+            let soon = now() + Post::FULL_PAUSE;
             deadline = Some(deadline.map_or(soon, |deadline| deadline.min(soon)));
         }
         self.driver.turn(idle, deadline, || self.shared.has_work() || post.has_mail())
@@ -371,7 +450,8 @@ impl Core {
 
     fn expire_timers(&self) {
         let mut due = self.due.take();
-        self.timers.borrow_mut().expire(omniring_driver::clock::now(), &mut due);
+        self.timers.borrow_mut().expire(now(), &mut due);
+        self.meter.count_timers(due.len());
         due.drain(..).for_each(Waker::wake);
         self.due.set(due);
     }

@@ -23,11 +23,20 @@
 //! Dropping a future cancels its ops. An op that was faster than its cancellation has happened;
 //! what it yielded (a connection, an open file) is closed.
 //!
+//! # Features
+//! - `macros` (on unless `default-features = false`): [`main`] and [`test`](macro@test).
+//! - `metrics`: what a runtime has done, in numbers: see the module `metrics`.
+//! - `select`: `select!` and `join!`: see the module `future`.
+//!
 //! # Layout
 //! [`Runtime`] runs tasks ([`spawn`]) and their I/O: [`fs`], [`block`], [`net`], [`pipe`], [`terminal`],
 //! [`time`], [`process`], [`signal`], [`os`]. Calls that block go to [`spawn_blocking`]. [`AsyncFd`] waits
 //! for descriptors that others read and write. [`sync`] has channels and locks.
 
+#[cfg(feature = "macros")]
+#[doc(hidden)]
+#[path = "macros.rs"]
+pub mod __macros;
 mod async_fd;
 pub mod block;
 mod blocking;
@@ -35,8 +44,14 @@ pub mod buf;
 mod cores;
 mod executor;
 pub mod fs;
+#[cfg(feature = "select")]
+pub mod future;
 mod group;
+mod hogs;
 mod io;
+mod meter;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod net;
 pub mod os;
 pub mod pipe;
@@ -63,11 +78,74 @@ pub use cores::{
     CoreHandle, CorePanic, Handle, core, core_count, handle, on_all_cores, send_to, spawn_on,
 };
 pub use group::{TaskGroup, scope};
+pub use hogs::Hog;
 pub use io::{AsyncRead, AsyncWrite, copy};
-pub use runtime::{Builder, Runtime, Stats, spawn};
+pub use runtime::{Builder, Runtime, Stats, spawn, spawn_named};
 pub use sharded::Sharded;
 pub use task::{JoinError, JoinHandle};
 pub use yielding::yield_now;
+
+/// Makes an `async fn` a plain one that runs it on a runtime, and ends with it. As a rule that is
+/// `main`.
+///
+/// ```
+/// #[omniring::main]
+/// async fn main() -> std::io::Result<()> {
+///     omniring::fs::metadata("/").await?;
+///     Ok(())
+/// }
+/// ```
+///
+/// Arguments, each of which may be left out:
+/// - `engine = "epoll"`: the engine by name, as [`Builder::engine`]. A name that is no engine's is an error of
+///   the compiler's. `OMNIRING_ENGINE` overrides it.
+/// - `cores = 2`: the number of cores, at least 1, as the builder's method `cores`.
+///
+/// Where the runtime cannot be made, the program ends with exit code 1 and one line on standard
+/// error that says what does not work here and what to do. Whatever else a runtime is to have is
+/// asked for with [`Runtime::builder`].
+///
+/// ```
+/// #[omniring::main(engine = "threads")]
+/// async fn main() {
+///     omniring::time::sleep(std::time::Duration::from_micros(1)).await;
+/// }
+/// ```
+#[cfg(feature = "macros")]
+pub use omniring_macros::main;
+
+/// Makes an `async fn` a test on each engine, so that what differs between engines, which ought to
+/// be nothing, is found.
+///
+/// ```
+/// #[omniring::test]
+/// async fn a_pair_is_connected() -> std::io::Result<()> {
+///     let (one, other) = omniring::net::UnixStream::pair()?;
+///     one.send_all("x").await.0?;
+///     assert_eq!(&other.recv().await?[..], b"x");
+///     Ok(())
+/// }
+/// # fn main() {}
+/// ```
+///
+/// There is a test for each engine, named after it: `a_pair_is_connected::uring`,
+/// `a_pair_is_connected::epoll_level`. One whose engine does not start on the machine prints
+/// `skipped: ` and the reason; with `OMNIRING_REQUIRE=all` in the environment it fails. With
+/// `OMNIRING_ENGINE` that engine's tests run, and the others are skipped.
+///
+/// Arguments, each of which may be left out:
+/// - `engine = "epoll"` or `engines = ["uring", "epoll"]`: only these (default: all).
+///   `engine = "auto"` is one test, on the best that works.
+/// - `cores = 2`: the number of cores, at least 1, as the builder's method `cores`.
+///
+/// A test fails when it panics or its function returns an error. `#[ignore]` and `#[should_panic]`
+/// hold for the test on each engine. The function stays what it is; the tests are in a module of
+/// its name. `uring-iopoll` takes devices without polled queues here ([`Builder::allow_unpolled`]).
+#[cfg(feature = "macros")]
+pub use omniring_macros::test;
+
+#[cfg(feature = "select")]
+pub use futures_util::{join, select, select_biased, try_join};
 
 /// The program of the README compiles.
 #[cfg(doctest)]

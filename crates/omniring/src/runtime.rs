@@ -1,5 +1,6 @@
 //! The runtime: one driver, one executor and the timers, on the thread that made it.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::future::Future;
@@ -11,6 +12,7 @@ use omniring_driver::{Config, Cpus, Driver, EngineName, StartError, Support};
 
 use crate::cores::{self, CorePanic, Cores, Handle, Layout};
 use crate::executor::{Core, current};
+use crate::hogs::{Hog, HogWatch};
 use crate::task::JoinHandle;
 
 /// Runs tasks and their I/O, on one core unless told otherwise ([`Builder::cores`]).
@@ -41,6 +43,7 @@ pub struct Runtime {
 pub struct Builder {
     config: Config,
     layout: Layout,
+    watch: Option<HogWatch>,
 }
 
 impl Builder {
@@ -165,9 +168,54 @@ impl Builder {
         self
     }
 
+    /// Reports tasks that keep the core for `threshold` or longer without letting others run: a line on
+    /// standard error for each time, with the task's name and the time (default: nobody looks).
+    ///
+    /// The name is that of [`spawn_named`](crate::spawn_named), else the type of the task's future, which
+    /// names the function that it is of. The future of `block_on` is reported too. A report comes
+    /// when the task gives the core back; one that never does is not reported. The time is that of
+    /// the clock: where other programs take the core away, it counts as the task's.
+    ///
+    /// Looking takes two readings of the clock for each time that a task runs, about 50 ns; without
+    /// this nothing is read.
+    pub fn report_hogs(self, threshold: Duration) -> Builder {
+        self.report_hogs_to(threshold, |hog| eprintln!("omniring: {hog}"))
+    }
+
+    /// As [`Builder::report_hogs`], to a function of one's own. It runs on the runtime's thread, between
+    /// two tasks; if it panics, so does `block_on`.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    ///
+    /// let (sender, reports) = mpsc::channel();
+    /// let runtime = omniring::Runtime::builder()
+    ///     .report_hogs_to(Duration::from_millis(2), move |hog| {
+    ///         let _ = sender.send(hog.name.to_owned());
+    ///     })
+    ///     .build()?;
+    /// runtime.block_on(async {
+    ///     let sleeper = omniring::spawn_named("sleeper", async {
+    ///         std::thread::sleep(Duration::from_millis(3)); // and not omniring::time::sleep
+    ///     });
+    ///     sleeper.await.unwrap();
+    /// });
+    /// assert_eq!(reports.try_recv().as_deref(), Ok("sleeper"));
+    /// # Ok::<(), omniring::StartError>(())
+    /// ```
+    pub fn report_hogs_to(
+        mut self,
+        threshold: Duration,
+        report: impl Fn(&Hog<'_>) + Send + Sync + 'static,
+    ) -> Builder {
+        self.watch = Some(HogWatch::new(threshold, report));
+        self
+    }
+
     /// Makes the runtime. The error says in one line what does not work here and what to do.
     pub fn build(self) -> Result<Runtime, StartError> {
-        let Builder { mut config, mut layout } = self;
+        let Builder { mut config, mut layout, watch } = self;
         if layout.count == 0 {
             layout.count = cores::available_count();
         }
@@ -175,10 +223,10 @@ impl Builder {
             // Calls that block are to have what the cores leave, not one of them.
             config.pool_cpus = Cpus::of_this_thread().ok();
         }
-        let core = Core::new(Driver::new(&config)?);
+        let core = Core::new(Driver::new(&config)?, watch.clone());
         let mut runtime = Runtime { core, others: None };
         if layout.count > 1 {
-            let others = cores::start(&runtime.core, &config, runtime.engine(), layout)?;
+            let others = cores::start(&runtime.core, &config, watch, layout)?;
             runtime.others = Some(RefCell::new(others));
         }
         Ok(runtime)
@@ -223,6 +271,15 @@ impl Runtime {
         self.others.as_ref().map_or_else(Vec::new, |others| others.borrow().panicked())
     }
 
+    /// As [`Runtime::spawn`], with a name: see [`spawn_named`].
+    pub fn spawn_named<F: Future + 'static>(
+        &self,
+        name: impl Into<Cow<'static, str>>,
+        future: F,
+    ) -> JoinHandle<F::Output> {
+        self.core.spawn_named(name.into(), future)
+    }
+
     /// The engine that runs.
     pub fn engine(&self) -> EngineName {
         self.core.driver.engine()
@@ -237,6 +294,12 @@ impl Runtime {
     /// How the engine carries out an op on this machine.
     pub fn support(&self, opcode: Opcode) -> Support {
         self.core.driver.support(opcode).expect("the driver runs as long as the runtime exists")
+    }
+
+    /// What the runtime has done since it was made.
+    #[cfg(feature = "metrics")]
+    pub fn metrics(&self) -> crate::metrics::Metrics {
+        self.core.metrics()
     }
 
     /// The runtime's state at this moment.
@@ -287,4 +350,24 @@ impl fmt::Debug for Runtime {
 /// Outside of a runtime.
 pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
     current().spawn(future)
+}
+
+/// As [`spawn`], with a name for the task, by which it is reported where it keeps the core for too long
+/// ([`Builder::report_hogs`]). Where nobody asks for reports the name is dropped, and costs nothing.
+///
+/// # Panics
+/// Outside of a runtime.
+///
+/// ```
+/// # omniring::Runtime::new()?.block_on(async {
+/// let task = omniring::spawn_named("sum", async { 20 + 22 });
+/// assert_eq!(task.await.unwrap(), 42);
+/// # });
+/// # Ok::<(), omniring::StartError>(())
+/// ```
+pub fn spawn_named<F: Future + 'static>(
+    name: impl Into<Cow<'static, str>>,
+    future: F,
+) -> JoinHandle<F::Output> {
+    current().spawn_named(name.into(), future)
 }

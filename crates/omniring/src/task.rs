@@ -114,6 +114,8 @@ struct VTable {
     drop_output: unsafe fn(NonNull<Header>),
     /// Frees the memory.
     free: unsafe fn(NonNull<Header>),
+    /// What the future's type is called.
+    type_name: fn() -> &'static str,
 }
 
 enum Stage<F: Future> {
@@ -138,6 +140,7 @@ impl<F: Future> TaskCell<F> {
         take_output: Self::take_output,
         drop_output: Self::drop_output,
         free: Self::free,
+        type_name: std::any::type_name::<F>,
     };
 
     /// # Safety
@@ -235,6 +238,10 @@ unsafe fn drop_in_place_stage<F: Future>(stage: *mut Stage<F>) {
     unsafe { std::ptr::drop_in_place(stage) };
 }
 
+/// Tells a task from others that exist at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TaskId(usize);
+
 /// A reference to a task.
 pub(crate) struct Task(NonNull<Header>);
 
@@ -282,6 +289,16 @@ impl Task {
     /// The runtime it belongs to.
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.header().shared
+    }
+
+    /// Tells it from other tasks that exist at the same time.
+    pub(crate) fn id(&self) -> TaskId {
+        TaskId(self.0.as_ptr().addr())
+    }
+
+    /// What its future's type is called.
+    pub(crate) fn type_name(&self) -> &'static str {
+        (self.header().vtable.type_name)()
     }
 
     /// Takes the task in that came out of the remote queue, on the runtime's thread: it goes on in
@@ -461,6 +478,10 @@ impl<T> JoinHandle<T> {
     pub fn abort(&self) {
         self.task.header().aborted.set(true);
         self.task.clone().wake();
+    }
+
+    pub(crate) fn id(&self) -> TaskId {
+        self.task.id()
     }
 
     /// Whether the task has finished.

@@ -38,6 +38,7 @@ use crate::choice::Config;
 use crate::clock::Instant;
 use crate::diagnosis::{Failure, Step};
 use crate::lease::LeasePool;
+use crate::meter::Counter;
 use crate::notify::Notifier;
 use crate::op::{Completion, Handle, Op, Opcode};
 use crate::pool::Pool;
@@ -174,6 +175,8 @@ impl Descriptor {
 pub(crate) struct Calls {
     policy: Policy,
     poller: Poller,
+    /// How often it waited.
+    waits: Counter,
     /// Whether the poller is edge-triggered.
     edge: bool,
     /// Whether it refuses great descriptor numbers.
@@ -211,6 +214,7 @@ impl Calls {
         Ok(Calls {
             policy,
             poller,
+            waits: Counter::default(),
             edge: readiness == Readiness::EpollEdge,
             has_fd_limit: readiness == Readiness::Select,
             pool: Pool::new(config, notifier.clone()),
@@ -341,6 +345,7 @@ impl Calls {
         self.pool.want(if batched { batch_count } else { 1 });
         if batched && self.pool.is_behind() {
             let batch_time = timeout.map_or(batch_time, |timeout| timeout.min(batch_time));
+            self.waits.count();
             let count = self.poller.wait(Some(batch_time))?;
             timeout = timeout.map(|timeout| timeout - batch_time);
             self.pool.want(1);
@@ -354,6 +359,7 @@ impl Calls {
         if timeout == Some(Duration::ZERO) && self.queued_count == 0 {
             return Ok(0);
         }
+        self.waits.count();
         self.poller.wait(timeout)
     }
 
@@ -580,6 +586,11 @@ impl Engine for Calls {
 
     fn notifier(&self) -> &Arc<Notifier> {
         &self.notifier
+    }
+
+    #[cfg(feature = "metrics")]
+    fn entry_count(&self) -> u64 {
+        self.waits.value() + self.aio.as_ref().map_or(0, |aio| aio.entries.value())
     }
 
     fn thread_count(&self) -> usize {

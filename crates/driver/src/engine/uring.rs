@@ -779,6 +779,11 @@ impl Engine for Uring {
         &self.notifier
     }
 
+    #[cfg(feature = "metrics")]
+    fn entry_count(&self) -> u64 {
+        self.ring.entries.value() + self.polled.as_ref().map_or(0, |polled| polled.entry_count())
+    }
+
     fn thread_count(&self) -> usize {
         self.pool.thread_count()
     }

@@ -12,17 +12,22 @@ mod async_fd;
 mod basics;
 mod block;
 mod cancel;
+#[cfg(feature = "select")]
+mod combinators;
 mod connecting;
 mod cores;
 mod datagrams;
 mod direct;
 mod durable;
+mod fairness;
 mod files;
 mod fixed;
 mod groups;
 mod leases;
 mod lifecycle;
 mod locks;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod mmap;
 mod multishot;
 mod options;

@@ -25,6 +25,7 @@ use std::time::Duration;
 use super::poller::Epoll;
 use crate::attempt::errno;
 use crate::diagnosis::{Failure, Step};
+use crate::meter::Counter;
 use crate::op::{Op, Position};
 use crate::table::Key;
 
@@ -118,6 +119,8 @@ pub(crate) struct Aio {
     /// The kernel had no room although nothing of ours is in flight, which nothing will tell the
     /// end of.
     stalled: bool,
+    /// System calls that submit or wait.
+    pub(super) entries: Counter,
 }
 
 impl Aio {
@@ -144,6 +147,7 @@ impl Aio {
             in_flight_count: 0,
             in_flight_max: count,
             stalled: false,
+            entries: Counter::default(),
         };
         aio.prove().map_err(Failure::at(Step::Prove))?;
         Ok(aio)
@@ -268,6 +272,7 @@ impl Aio {
             }
             self.addresses.clear();
             self.addresses.extend(self.staged[..count].iter_mut().map(ptr::from_mut));
+            self.entries.count();
             // SAFETY: `count` addresses of requests, which the kernel copies during the call; what
             // they point at is in place until they end (INV-BUF, promised to `stage`).
             let result = unsafe {
@@ -388,6 +393,7 @@ impl Aio {
             tv_sec: timeout.as_secs().min(i64::MAX as u64) as i64,
             tv_nsec: timeout.subsec_nanos().into(),
         });
+        self.entries.count();
         // SAFETY: the events have room for so many; the time is a local, or null.
         let result = unsafe {
             libc::syscall(

@@ -195,6 +195,11 @@ impl Polled {
         fence(Ordering::SeqCst);
     }
 
+    #[cfg(feature = "metrics")]
+    pub(super) fn entry_count(&self) -> u64 {
+        self.ring.entries.value()
+    }
+
     pub(super) fn announce_awake(&self) {
         if self.has_thread() {
             self.ring.set_eventfd_enabled(false);

@@ -12,6 +12,7 @@ use libc::{c_long, c_void};
 use linux_raw_sys::io_uring as sys;
 
 use crate::attempt::errno;
+use crate::meter::Counter;
 use crate::table::Key;
 
 /// A submission queue entry, as the kernel lays it out, with one name for each field of unions.
@@ -164,6 +165,8 @@ pub(crate) struct Ring {
     features: u32,
     /// A kernel thread consumes the submissions, at its own time.
     has_thread: bool,
+    /// Calls of `io_uring_enter`.
+    pub(super) entries: Counter,
     _rings: Mapping,
     _sqes: Mapping,
     sq_head: *const AtomicU32,
@@ -268,6 +271,7 @@ impl Ring {
             fd,
             features: params.features,
             has_thread: flags & sys::IORING_SETUP_SQPOLL != 0,
+            entries: Counter::default(),
             sq_head: rings.at(params.sq_off.head),
             sq_tail: rings.at(params.sq_off.tail),
             sq_flags: rings.at(params.sq_off.flags),
@@ -669,6 +673,7 @@ impl Ring {
     ) -> io::Result<()> {
         let flags = flags | self.hand_over();
         let submit_count = self.staged_count();
+        self.entries.count();
         // SAFETY: the caller's contract; the entries' own memory is INV-BUF's.
         let result = unsafe {
             libc::syscall(
