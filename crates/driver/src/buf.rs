@@ -348,6 +348,30 @@ pub trait IoBufExt: IoBuf + Sized {
 
 impl<B: IoBuf> IoBufExt for B {}
 
+/// Filling a buffer with bytes that are somewhere else already.
+pub trait IoBufMutExt: IoBufMut {
+    /// Copies as much of `bytes` as there is room for to the start of the buffer, as if an op had
+    /// read it: how many bytes.
+    ///
+    /// ```
+    /// use omniring_driver::buf::IoBufMutExt;
+    /// let mut buf = Vec::with_capacity(100);
+    /// assert_eq!(buf.fill_from(b"hello"), 5);
+    /// assert_eq!(buf, b"hello");
+    /// ```
+    fn fill_from(&mut self, bytes: &[u8]) -> usize {
+        let count = bytes.len().min(self.capacity());
+        // SAFETY: the trait's contract: so many bytes may be written. They are initialised by that.
+        unsafe {
+            std::ptr::copy(bytes.as_ptr(), self.as_mut_ptr(), count);
+            self.set_filled(count);
+        }
+        count
+    }
+}
+
+impl<B: IoBufMut> IoBufMutExt for B {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,7 +20,7 @@ mod off {
     }
 
     #[derive(Default)]
-    pub(crate) struct Counter;
+    pub(crate) struct Counter {}
 
     impl Counter {
         #[inline(always)]
@@ -28,7 +28,7 @@ mod off {
     }
 
     #[derive(Default)]
-    pub(crate) struct Meter;
+    pub(crate) struct Meter {}
 
     impl Meter {
         #[inline(always)]

@@ -14,7 +14,7 @@ use std::fmt;
 pub use omniring_driver::buf::fixed::{
     ClassStats, FixedBuf, HugePages, NotRegistered, PoolError, Registration, TakeError,
 };
-pub use omniring_driver::buf::{AlignedBuf, IoBuf, IoBufExt, IoBufMut, Slice};
+pub use omniring_driver::buf::{AlignedBuf, IoBuf, IoBufExt, IoBufMut, IoBufMutExt, Slice};
 
 use omniring_driver::buf::fixed::{Pool, PoolOptions};
 

@@ -80,7 +80,7 @@ pub use cores::{
 pub use group::{TaskGroup, scope};
 pub use hogs::Hog;
 pub use io::{AsyncRead, AsyncWrite, copy};
-pub use runtime::{Builder, Runtime, Stats, spawn, spawn_named};
+pub use runtime::{Builder, Runtime, Stats, in_runtime, spawn, spawn_named};
 pub use sharded::Sharded;
 pub use task::{JoinError, JoinHandle};
 pub use yielding::yield_now;

@@ -11,7 +11,7 @@ use omniring_driver::op::Opcode;
 use omniring_driver::{Config, Cpus, Driver, EngineName, StartError, Support};
 
 use crate::cores::{self, CorePanic, Cores, Handle, Layout};
-use crate::executor::{Core, current};
+use crate::executor::{Core, current, try_current};
 use crate::hogs::{Hog, HogWatch};
 use crate::task::JoinHandle;
 
@@ -370,4 +370,16 @@ pub fn spawn_named<F: Future + 'static>(
     future: F,
 ) -> JoinHandle<F::Output> {
     current().spawn_named(name.into(), future)
+}
+
+/// Whether the calling code runs in a runtime, so that it may spawn, sleep and do I/O. Destructors ask
+/// this, which may run anywhere.
+///
+/// ```
+/// assert!(!omniring::in_runtime());
+/// assert!(omniring::Runtime::new()?.block_on(async { omniring::in_runtime() }));
+/// # Ok::<(), omniring::StartError>(())
+/// ```
+pub fn in_runtime() -> bool {
+    try_current().is_some()
 }

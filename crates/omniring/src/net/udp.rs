@@ -114,6 +114,11 @@ impl UdpSocket {
         (result, bufs.pop().expect("the buffer comes back"))
     }
 
+    /// Waits for some of these events of `poll(2)`: which are ready.
+    pub fn poll(&self, events: i16) -> OpFuture<ops::PollEvents> {
+        ops::poll(&self.handle, events)
+    }
+
     /// The address of this end.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         RawAddr::local(self.handle.fd()?)?.to_inet()

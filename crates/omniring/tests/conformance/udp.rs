@@ -28,6 +28,7 @@ conformance!(
     a_name_that_does_not_resolve_is_named,
     ipv6_datagrams_arrive,
     sockets_come_from_std_and_go_back,
+    readiness_can_be_waited_for,
 );
 
 const SOON: Duration = Duration::from_secs(20);
@@ -321,4 +322,20 @@ fn sockets_come_from_std_and_go_back(runtime: &Runtime) {
             assert_eq!(reader.join().unwrap().expect("a blocking receive waits"), 3);
         });
     }
+}
+
+fn readiness_can_be_waited_for(runtime: &Runtime) {
+    runtime.block_on(async {
+        let (one, other) = (socket().await, socket().await);
+        let writable = timeout(SOON, one.poll(libc::POLLOUT)).await.unwrap().unwrap();
+        assert_ne!(writable & libc::POLLOUT as u32, 0);
+        let mut readable = other.poll(libc::POLLIN);
+        assert!(timeout(WHILE, &mut readable).await.is_err());
+        one.send_to("x", other.local_addr().unwrap()).await.0.unwrap();
+        let events = timeout(SOON, readable).await.unwrap().unwrap();
+        assert_ne!(events & libc::POLLIN as u32, 0);
+        // Nothing was taken by that.
+        let (result, _) = timeout(SOON, other.recv_into(vec![0; 8])).await.unwrap();
+        assert_eq!(result.unwrap(), 1);
+    });
 }

@@ -1,0 +1,99 @@
+//! What is on its way out of a stream: bytes that were copied and belong to a send in flight.
+//!
+//! A write is accepted when its bytes are copied and their send is started; there is one send at a time.
+//! It ends at the latest when the stream is flushed. Its error comes from the next write, flush or
+//! shutdown.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use omniring::OpFuture;
+use omniring::buf::{IoBufExt, Slice};
+use omniring_driver::ops;
+
+use crate::stream::Socket;
+
+/// Bytes that one send takes at most.
+const LEN_MAX: usize = 128 * 1024;
+/// Memory that is kept for the next send; what is larger is freed.
+const KEPT_MAX: usize = 4 * 1024;
+
+/// The send in flight, or the memory for the next one.
+pub(crate) enum Sending {
+    Idle(Vec<u8>),
+    InFlight(OpFuture<ops::Send<Slice<Vec<u8>>>>),
+}
+
+impl Default for Sending {
+    fn default() -> Sending {
+        Sending::Idle(Vec::new())
+    }
+}
+
+impl Sending {
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self, Sending::Idle(_))
+    }
+
+    /// Waits until the socket has taken every byte.
+    pub(crate) fn poll_idle(
+        &mut self,
+        socket: &impl Socket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let Sending::InFlight(send) = self else { return Poll::Ready(Ok(())) };
+            let (result, sent) = ready!(Pin::new(send).poll(cx));
+            let (start, mut buf) = (sent.start(), sent.into_inner());
+            let end = match result {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => Ok(start + count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(start),
+                Err(error) => Err(error),
+            };
+            match end {
+                Ok(end) if end < buf.len() => {
+                    *self = Sending::InFlight(socket.send(buf.slice(end..)));
+                    continue;
+                }
+                end => {
+                    buf.clear();
+                    let kept = if buf.capacity() > KEPT_MAX { Vec::new() } else { buf };
+                    *self = Sending::Idle(kept);
+                    return Poll::Ready(end.map(drop));
+                }
+            }
+        }
+    }
+
+    /// Copies of `parts` what one send takes, and starts it: how many bytes.
+    pub(crate) fn poll_write<'a>(
+        &mut self,
+        socket: &impl Socket,
+        cx: &mut Context<'_>,
+        parts: impl Iterator<Item = &'a [u8]> + Clone,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_idle(socket, cx))?;
+        let Sending::Idle(memory) = self else { unreachable!("it was waited for") };
+        let mut buf = std::mem::take(memory);
+        let len = parts.clone().fold(0, |len: usize, part| len.saturating_add(part.len()));
+        let len = len.min(LEN_MAX);
+        buf.reserve_exact(len);
+        for part in parts {
+            let count = part.len().min(len - buf.len());
+            buf.extend_from_slice(&part[..count]);
+        }
+        if buf.is_empty() {
+            *self = Sending::Idle(buf);
+            return Poll::Ready(Ok(0));
+        }
+        *self = Sending::InFlight(socket.send(buf.slice(..)));
+        // What failed at once was not accepted.
+        match self.poll_idle(socket, cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(len)),
+        }
+    }
+}
