@@ -237,6 +237,10 @@ impl Command {
                 ": the interpreter that it names is not there".to_owned()
             }
             (libc::ENOENT, _) => ": it is not there".to_owned(),
+            (libc::EACCES, _) if !is_path => {
+                ": a directory of PATH may not be searched, or what it has may not be executed"
+                    .to_owned()
+            }
             (libc::EACCES, _) => ": it may not be executed".to_owned(),
             (libc::ENOEXEC, _) => ": it is no program that this machine knows".to_owned(),
             _ => String::new(),

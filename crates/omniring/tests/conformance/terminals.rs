@@ -8,7 +8,7 @@ use std::time::Duration;
 use omniring::process::Command;
 use omniring::terminal::{DataBits, Discard, Parity, StopBits, Terminal};
 use omniring::time::timeout;
-use omniring::{AsyncRead, AsyncWrite, Runtime};
+use omniring::{AsyncRead, AsyncWrite, Runtime, yield_now};
 
 use crate::harness::{conformance, errno};
 use crate::loopback::start;
@@ -49,6 +49,13 @@ async fn recv(terminal: &Terminal) -> Vec<u8> {
                 return buf;
             }
         }
+    }
+}
+
+/// Few bytes, after a receive that was dropped.
+async fn send(terminal: &Terminal, bytes: &[u8]) {
+    while let Err(error) = terminal.send_all(bytes.to_vec()).await.0 {
+        assert!(is_interrupted(&error), "{error}");
     }
 }
 
@@ -116,9 +123,7 @@ fn a_dropped_receive_leaves_the_bytes(runtime: &Runtime) {
             assert!(start(&mut receive).await.is_none());
             drop(receive);
             let_others_run().await;
-            while let Err(error) = controller.send_all(vec![round]).await.0 {
-                assert!(is_interrupted(&error), "{error}");
-            }
+            send(&controller, &[round]).await;
             assert_eq!(recv(&user).await, [round]);
         }
     });
@@ -264,7 +269,9 @@ fn a_program_runs_on_a_terminal(runtime: &Runtime) {
         let mut receive = user.recv_into(Vec::with_capacity(10));
         assert!(start(&mut receive).await.is_none());
         drop(receive);
-        let_others_run().await;
+        while runtime.stats().in_flight_count > 0 {
+            yield_now().await;
+        }
         let fd = user.into_fd().unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "test -t 0 && read line && echo got $line"]);
@@ -272,7 +279,7 @@ fn a_program_runs_on_a_terminal(runtime: &Runtime) {
         let mut child = command.spawn().unwrap();
         // The command has its descriptors as long as it is there.
         drop(command);
-        controller.send_all("this\n").await.0.unwrap();
+        send(&controller, b"this\n").await;
         assert!(timeout(SOON, child.wait()).await.unwrap().unwrap().success());
         let mut all = Vec::new();
         let rest = async {
