@@ -110,8 +110,30 @@ struct Tasks {
 pub(crate) fn current() -> Rc<Core> {
     CURRENT.with_borrow(|current| match current {
         Some(core) => core.clone(),
-        None => panic!("this needs a runtime: call it inside of Runtime::block_on"),
+        None => no_runtime(),
     })
+}
+
+/// Adds a task to the runtime that the calling code runs in: `current().spawn`, for less.
+///
+/// # Panics
+/// Outside of a runtime.
+#[inline]
+pub(crate) fn spawn_current<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
+    let (handle, refused) = CURRENT.with_borrow(|current| match current {
+        Some(core) => core.add(future, true),
+        None => no_runtime(),
+    });
+    if let Some(task) = refused {
+        task.shut_down();
+    }
+    handle
+}
+
+#[cold]
+#[inline(never)]
+fn no_runtime() -> ! {
+    panic!("this needs a runtime: call it inside of Runtime::block_on")
 }
 
 /// The runtime that the calling code runs in, if it does.
@@ -197,7 +219,10 @@ impl Wake for MainWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.0.main_woken.swap(true, SeqCst) {
+        if is_current(&self.0) {
+            // The thread is awake, and will look.
+            self.0.main_woken.store(true, Relaxed);
+        } else if !self.0.main_woken.swap(true, SeqCst) {
             self.0.unparker.unpark();
         }
     }
@@ -266,23 +291,35 @@ impl Core {
     }
 
     pub(crate) fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
+        let (handle, refused) = self.add(future, is_current(&self.shared));
+        if let Some(task) = refused {
+            task.shut_down();
+        }
+        handle
+    }
+
+    /// Makes a task and puts it in the queue, which is the thread's if this is its runtime. After the
+    /// shutdown it is handed out to be ended, which runs the user's code.
+    #[inline]
+    fn add<F: Future + 'static>(
+        &self,
+        future: F,
+        is_current: bool,
+    ) -> (JoinHandle<F::Output>, Option<Task>) {
         let mut tasks = self.tasks.borrow_mut();
         let index = u32::try_from(tasks.list.len()).expect("fewer than 2^32 tasks");
         self.meter.count_spawn();
         let (listed, queued, handle) = Task::new(future, self.shared.clone(), index);
         if tasks.closed {
-            drop(tasks);
-            listed.shut_down();
-        } else {
-            tasks.list.push(listed);
-            drop(tasks);
-            if is_current(&self.shared) {
-                push_local(queued);
-            } else {
-                self.queue.borrow_mut().push_back(queued);
-            }
+            return (handle, Some(listed));
         }
-        handle
+        tasks.list.push(listed);
+        if is_current {
+            push_local(queued);
+        } else {
+            self.queue.borrow_mut().push_back(queued);
+        }
+        (handle, None)
     }
 
     /// As `spawn`, and remembers the name if somebody is to be told.
@@ -333,8 +370,10 @@ impl Core {
         let waker = Waker::from(Arc::new(MainWaker(self.shared.clone())));
         let mut cx = Context::from_waker(&waker);
         self.shared.main_woken.store(true, Relaxed);
+        let mut left = TASKS_PER_TURN;
         loop {
             if self.shared.main_woken.load(Relaxed) && self.shared.main_woken.swap(false, AcqRel) {
+                left -= 1;
                 let started = self.hogs.as_ref().map(|_| now());
                 let polled = future.as_mut().poll(&mut cx);
                 if let (Some(hogs), Some(started)) = (&self.hogs, started) {
@@ -344,37 +383,44 @@ impl Core {
                     return output;
                 }
             }
+            // A future that woke itself asks for a turn; one that a task wakes goes on at once.
+            let wants_turn = self.shared.main_woken.load(Relaxed);
             self.take_remote();
             if let Some(post) = self.post.get() {
                 post.take();
             }
-            match &self.hogs {
-                None => self.run_tasks(),
-                Some(hogs) => self.run_tasks_watched(hogs),
+            left = match &self.hogs {
+                None => self.run_tasks(left),
+                Some(hogs) => self.run_tasks_watched(hogs, left),
+            };
+            if wants_turn || left == 0 || !self.shared.main_woken.load(Relaxed) {
+                self.turn();
+                left = TASKS_PER_TURN;
             }
-            self.turn();
         }
     }
 
-    fn run_tasks(&self) {
-        for _ in 0..TASKS_PER_TURN {
+    /// Runs so many tasks at most: how many are left of these.
+    fn run_tasks(&self, count_max: usize) -> usize {
+        for left in (0..count_max).rev() {
             let next = QUEUE.with_borrow_mut(VecDeque::pop_front);
-            let Some(task) = next else { return };
+            let Some(task) = next else { return left + 1 };
             self.meter.count_poll();
             let index = task.index();
             if task.run() {
                 self.remove(index);
             }
         }
+        0
     }
 
     /// As `run_tasks`, with an eye on the clock.
     #[cold]
     #[inline(never)]
-    fn run_tasks_watched(&self, hogs: &Hogs) {
-        for _ in 0..TASKS_PER_TURN {
+    fn run_tasks_watched(&self, hogs: &Hogs, count_max: usize) -> usize {
+        for left in (0..count_max).rev() {
             let next = QUEUE.with_borrow_mut(VecDeque::pop_front);
-            let Some(task) = next else { return };
+            let Some(task) = next else { return left + 1 };
             self.meter.count_poll();
             let (index, id, type_name) = (task.index(), task.id(), task.type_name());
             let started = now();
@@ -388,6 +434,7 @@ impl Core {
                 hogs.report(&name, time);
             }
         }
+        0
     }
 
     /// Takes a completed task off the list.

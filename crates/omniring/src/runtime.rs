@@ -11,7 +11,7 @@ use omniring_driver::op::Opcode;
 use omniring_driver::{Config, Cpus, Driver, EngineName, StartError, Support};
 
 use crate::cores::{self, CorePanic, Cores, Handle, Layout};
-use crate::executor::{Core, current, try_current};
+use crate::executor::{Core, current, spawn_current, try_current};
 use crate::hogs::{Hog, HogWatch};
 use crate::task::JoinHandle;
 
@@ -349,7 +349,7 @@ impl fmt::Debug for Runtime {
 /// # Panics
 /// Outside of a runtime.
 pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
-    current().spawn(future)
+    spawn_current(future)
 }
 
 /// As [`spawn`], with a name for the task, by which it is reported where it keeps the core for too long

@@ -99,7 +99,7 @@ struct Header {
     completed: Cell<bool>,
     /// The future is to be dropped instead of polled.
     aborted: Cell<bool>,
-    /// The join handle exists and wants the output.
+    /// The join handle exists and has not taken the output.
     joined: Cell<bool>,
 }
 
@@ -155,14 +155,19 @@ impl<F: Future> TaskCell<F> {
                 unreachable!("a completed task is not polled")
             };
             // SAFETY: the future stays in the cell until it is dropped there.
-            unsafe { Pin::new_unchecked(future) }.poll(cx)
+            let poll = unsafe { Pin::new_unchecked(future) }.poll(cx);
+            if poll.is_ready() {
+                // SAFETY: as above, and the borrow of the future is over.
+                unsafe { drop_in_place_stage(cell.stage.get()) };
+            }
+            poll
         }));
-        let output = match poll {
+        match poll {
             Ok(Poll::Pending) => return false,
-            Ok(Poll::Ready(output)) => Ok(output),
-            Err(payload) => Err(JoinError::Panicked(payload)),
-        };
-        cell.finish(output);
+            Ok(Poll::Ready(output)) => cell.leave(Ok(output)),
+            // Of the future, which is still there, or of its destructor.
+            Err(payload) => cell.finish(Err(JoinError::Panicked(payload))),
+        }
         true
     }
 
@@ -184,9 +189,15 @@ impl<F: Future> TaskCell<F> {
             Ok(()) => output,
             Err(payload) => Err(JoinError::Panicked(payload)),
         };
+        self.leave(output);
+    }
+
+    /// Leaves the output to the join handle. The future is gone.
+    #[inline]
+    fn leave(&self, output: Result<F::Output, JoinError>) {
         if self.header.joined.get() {
-            // SAFETY: as above; the stage is `Gone`.
-            unsafe { *self.stage.get() = Stage::Output(output) };
+            // SAFETY: the only user of the stage, which is `Gone`: nothing is overwritten.
+            unsafe { self.stage.get().write(Stage::Output(output)) };
         } else {
             // Nobody will ask; a destructor that panics here has nobody to tell either.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(output)));
@@ -503,6 +514,7 @@ impl<T> Future for JoinHandle<T> {
             drop(old);
             return Poll::Pending;
         }
+        self.task.header().joined.set(false);
         let mut output = MaybeUninit::<Self::Output>::uninit();
         // SAFETY: on the runtime's thread, after the task completed. The handle's type is that of
         // the task's output, and the call fills it in or panics.
@@ -518,8 +530,7 @@ impl<T> Drop for JoinHandle<T> {
         let header = self.task.header();
         // SAFETY: on the runtime's thread, as in `poll`.
         drop(unsafe { (*self.task.joiner()).take() });
-        header.joined.set(false);
-        if header.completed.get() {
+        if header.joined.replace(false) && header.completed.get() {
             // SAFETY: on the runtime's thread, after the task completed.
             unsafe { (header.vtable.drop_output)(self.task.0) };
         }
