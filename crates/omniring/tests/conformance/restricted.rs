@@ -68,8 +68,8 @@ fn a_part_of_the_suite_runs_as_nobody_with_little_locked_memory() {
 #[ignore = "takes half as long as the suite; .ci/run runs it"]
 fn the_suite_runs_as_nobody_with_little_locked_memory() {
     let name = concat!(module_path!(), "::the_suite_runs_as_nobody_with_little_locked_memory");
-    // What locks memory or is limited otherwise, and what `auto` would fall back to.
-    run_as_nobody(name, &["::uring", "::aio::", "::epoll::"]);
+    // What locks memory or is limited otherwise.
+    run_as_nobody(name, &["::uring::", "::uring_sqpoll::", "::aio::"]);
 }
 
 /// On the rings nothing starts and everything says so; every other engine passes; and `auto`
