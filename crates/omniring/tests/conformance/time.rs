@@ -259,7 +259,7 @@ fn timers_cancelled_in_flight_wake_nobody(runtime: &Runtime) {
     runtime.block_on(async {
         let polls = Rc::new(Cell::new(0));
         let mut sleeps: Vec<_> = (0..1000).map(|at| sleep(millis(1 + at % 5))).collect();
-        let mut far = sleep(millis(50));
+        let mut far = None;
         let task = spawn({
             let polls = polls.clone();
             std::future::poll_fn(move |cx| {
@@ -269,7 +269,9 @@ fn timers_cancelled_in_flight_wake_nobody(runtime: &Runtime) {
                 }
                 // Armed and cancelled in one poll; only the far one is left.
                 sleeps.clear();
-                std::future::Future::poll(Pin::new(&mut far), cx)
+                // It is far from here, however late this is polled.
+                let far = far.get_or_insert_with(|| sleep(millis(50)));
+                std::future::Future::poll(Pin::new(far), cx)
             })
         });
         timeout(SOON, task).await.unwrap().unwrap();
