@@ -5,8 +5,9 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 
+use omniring_driver::op::Opcode;
 use omniring_driver::ops::{self, ControlToSend};
-use omniring_driver::{Explained, OpSet};
+use omniring_driver::{Explained, OpFuture, OpSet, Operation, Support};
 
 use super::UdpSocket;
 use crate::buf::{IoBuf, IoBufMut};
@@ -183,16 +184,34 @@ impl UdpSocket {
         &self,
         bufs: Vec<(B, Option<SocketAddr>)>,
     ) -> Vec<(io::Result<usize>, B)> {
-        let count = bufs.len();
         let sends = bufs
             .into_iter()
             .map(|(buf, to)| ops::send_msg(&self.handle, vec![buf], to.map(Into::into), 0));
-        let mut set = OpSet::new(sends);
-        let mut sent: Vec<_> = std::iter::repeat_with(|| None).take(count).collect();
-        while let Some((place, (result, mut bufs))) = poll_fn(|cx| set.poll_next(cx)).await {
-            sent[place] = Some((result, bufs.pop().expect("the buffer comes back")));
+        let sent = self.in_order(Opcode::SendMsg, sends).await.into_iter();
+        sent.map(|(result, mut bufs)| (result, bufs.pop().expect("the buffer comes back")))
+            .collect()
+    }
+
+    /// Carries these out in the order given: what each yields. They are submitted together, unless
+    /// several threads would then be at them at once.
+    async fn in_order<O: Operation>(
+        &self,
+        opcode: Opcode,
+        ops: impl ExactSizeIterator<Item = OpFuture<O>>,
+    ) -> Vec<O::Output> {
+        if self.handle.driver().support(opcode) == Some(Support::Offloaded) {
+            let mut outputs = Vec::with_capacity(ops.len());
+            for op in ops {
+                outputs.push(op.await);
+            }
+            return outputs;
         }
-        sent.into_iter().map(|sent| sent.expect("each has yielded its result")).collect()
+        let mut outputs: Vec<_> = std::iter::repeat_with(|| None).take(ops.len()).collect();
+        let mut set = OpSet::new(ops);
+        while let Some((place, output)) = poll_fn(|cx| set.poll_next(cx)).await {
+            outputs[place] = Some(output);
+        }
+        outputs.into_iter().map(|output| output.expect("each has yielded its result")).collect()
     }
 
     /// Waits for a datagram and takes what others there are, up to one for each of `bufs`: what came
@@ -242,16 +261,11 @@ impl UdpSocket {
         };
         let receives =
             rest.into_iter().map(|buf| ops::recv_msg(&self.handle, vec![buf], libc::MSG_DONTWAIT));
-        let mut set = OpSet::new(receives);
-        let mut others: Vec<_> = std::iter::repeat_with(|| None).take(set.left_count()).collect();
-        while let Some((place, (result, mut bufs))) = poll_fn(|cx| set.poll_next(cx)).await {
-            let buf = bufs.pop().expect("the buffer comes back");
-            others[place] = Some((result.and_then(datagram), buf));
-        }
         // A datagram may come after a receive has found none, and be taken by the next one.
         let mut unfilled = Vec::new();
-        for (result, buf) in others.into_iter().flatten() {
-            match result {
+        for (result, mut bufs) in self.in_order(Opcode::RecvMsg, receives).await {
+            let buf = bufs.pop().expect("the buffer comes back");
+            match result.and_then(datagram) {
                 Ok(datagram) => {
                     datagrams.push(datagram);
                     filled.push(buf);
