@@ -28,7 +28,7 @@ const TIME_MAX: Duration = Duration::from_secs(600);
 /// `nobody`, who owns nothing.
 const NOBODY: u32 = 65534;
 /// Reasons of skips that hold for nobody: what only the superuser may make.
-const FOR_ROOT: &[&str] = &["no loop device"];
+const FOR_ROOT: &[&str] = &["no loop device", "no socket filter"];
 /// What a user may lock by default, in bytes.
 const LOCKED_MEMORY: u64 = 8 << 20;
 
