@@ -130,11 +130,6 @@ impl<T: Send> MailSender<T> {
         }
         count
     }
-
-    /// Whether the receiver is gone: what is sent is dropped.
-    pub fn is_closed(&self) -> bool {
-        self.ring.closed.load(Ordering::Relaxed)
-    }
 }
 
 impl<T: Send> MailReceiver<T> {

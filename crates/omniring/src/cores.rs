@@ -82,31 +82,46 @@ pub(crate) struct Post {
 }
 
 impl Post {
-    /// Sends a message.
+    /// Sends a message. After the end, this core's or the other's, it is dropped.
     fn send(&self, to: usize, call: Call) {
-        let is_full = match &mut self.outgoing.borrow_mut()[to] {
+        if to == self.index {
+            // In the next turn, as elsewhere.
+            return push_call(&self.peers.0[to].shared, call);
+        }
+        let staged = match self.outgoing.borrow_mut().get_mut(to).and_then(Option::as_mut) {
             Some(sender) => {
                 sender.stage(call);
-                sender.staged_count() >= STAGED_MAX
+                Ok(sender.staged_count())
             }
-            // To itself: in the next turn, as elsewhere.
-            None => return push_call(&self.peers.0[to].shared, call),
+            None => Err(call),
         };
-        self.staged_count.set(self.staged_count.get() + 1);
-        if is_full {
-            self.flush_to(to);
+        match staged {
+            Ok(count) => {
+                self.staged_count.set(self.staged_count.get() + 1);
+                if count >= STAGED_MAX {
+                    self.flush_to(to);
+                }
+            }
+            // With nothing borrowed: its destructor may send.
+            Err(call) => drop(call),
         }
     }
 
     /// Hands what is staged for a core over, and wakes it.
     fn flush_to(&self, to: usize) {
-        let Some(sender) = &mut self.outgoing.borrow_mut()[to] else { return };
+        // Out of the cell meanwhile: with that core gone messages are dropped, whose destructors may
+        // send.
+        let taken = self.outgoing.borrow_mut().get_mut(to).and_then(Option::take);
+        let Some(mut sender) = taken else { return };
         let before = sender.staged_count();
         if sender.flush() > 0 {
             self.peers.0[to].shared.unpark();
         }
         let handed_over = before - sender.staged_count();
         self.staged_count.set(self.staged_count.get() - handed_over);
+        if let Some(place) = self.outgoing.borrow_mut().get_mut(to) {
+            *place = Some(sender);
+        }
     }
 
     /// Hands over what is staged. False if something is left, for want of room.
@@ -139,10 +154,9 @@ impl Post {
 
     /// The core ends: what was sent to it is dropped, now and later.
     pub(crate) fn close(&self) {
-        let incoming = self.incoming.take();
-        drop(incoming);
-        let outgoing = self.outgoing.take();
-        drop(outgoing);
+        // Out of the cells first: destructors of what was sent may send.
+        let mail = (self.incoming.take(), self.outgoing.take());
+        drop(mail);
     }
 }
 

@@ -32,6 +32,7 @@ conformance! {
     each_core_stays_on_its_cpu_and_calls_that_block_do_not;
     isolated: cores_end_with_their_runtime,
     what_is_sent_to_cores_that_end_is_dropped,
+    what_is_dropped_with_a_core_may_send,
 }
 
 fn with_cores(runtime: &Runtime, count: usize) -> Runtime {
@@ -350,4 +351,43 @@ fn what_is_sent_to_cores_that_end_is_dropped(runtime: &Runtime) {
     let late = counter.clone();
     handle.send_to(0, move || drop(late));
     assert_eq!(Arc::strong_count(&counter), 1);
+}
+
+/// Sends to every core when it is dropped, as the last handle of a `Sharded` does.
+struct Farewell(Arc<AtomicUsize>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if omniring::in_runtime() {
+            (0..core_count()).for_each(|core| send_to(core, || {}));
+        }
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+fn what_is_dropped_with_a_core_may_send(runtime: &Runtime) {
+    const COUNT: usize = 2000;
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let several = with_cores(runtime, 2);
+    let values = several.block_on(async {
+        let farewell = || Farewell(dropped.clone());
+        let made = dropped.clone();
+        let values = Sharded::new(move |_| Farewell(made.clone())).await.unwrap();
+        for _ in 0..COUNT {
+            let (here, there) = (farewell(), farewell());
+            send_to(0, move || drop(here));
+            send_to(1, move || drop(there));
+        }
+        let waits = farewell();
+        drop(spawn_on(1, move || async move {
+            std::future::pending::<()>().await;
+            drop(waits);
+        }));
+        values
+    });
+    // It takes the values along, whose handle is there still.
+    drop(several);
+    drop(values);
+    assert_eq!(dropped.load(SeqCst), 2 * COUNT + 1 + 2);
+    assert_eq!(Arc::strong_count(&dropped), 1);
 }

@@ -73,7 +73,7 @@ impl Calls {
         let mut ended = std::mem::take(&mut self.aio_ended);
         let result = aio.reap(&mut ended);
         self.take_aio_ended(ended);
-        result.map(drop)
+        result
     }
 
     pub(super) fn take_aio_ended(&mut self, mut ended: Vec<Ended>) {
@@ -128,7 +128,10 @@ impl Calls {
         }
         match &self.aio {
             Some(aio) if aio.is_watching() => Ok(0),
-            _ => self.poller.wait(Some(Duration::ZERO)),
+            _ => {
+                self.waits.count();
+                self.poller.wait(Some(Duration::ZERO))
+            }
         }
     }
 }
