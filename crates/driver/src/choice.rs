@@ -10,6 +10,7 @@ use crate::diagnosis::{Diagnosis, Failure, Step};
 use crate::engine::calls::{Calls, Policy, Readiness};
 use crate::engine::uring::{Mode, SubmissionThread, Uring};
 use crate::engine::{Engine, prove};
+use crate::trace;
 
 /// The environment variable that overrides a program's choice of engine.
 pub const ENGINE_VARIABLE: &str = "OMNIRING_ENGINE";
@@ -220,6 +221,11 @@ impl StartError {
         StartError { engine, cause: Cause::Core(reason) }
     }
 
+    /// The engine that did not start.
+    pub fn engine(&self) -> EngineName {
+        self.engine
+    }
+
     /// What stands in the way, in less than a line: the call that failed, how, and by what (a
     /// sysctl, a seccomp filter, a limit, the kernel's age).
     pub fn reason(&self) -> String {
@@ -310,6 +316,7 @@ pub(crate) fn start(config: &Config) -> Result<Chosen, StartError> {
         return start_auto(config);
     }
     let (engine, remark) = start_named(wanted, config)?;
+    remarked(wanted, &remark);
     Ok(Chosen { name: wanted, engine, choice: format!("{wanted}: chosen by {by}{remark}") })
 }
 
@@ -319,6 +326,7 @@ pub(crate) fn start_auto(config: &Config) -> Result<Chosen, StartError> {
     for &name in LADDER {
         match start_named(name, config) {
             Ok((engine, remark)) => {
+                remarked(name, &remark);
                 let passed_over = |error: &StartError| {
                     let StartError { engine, .. } = error;
                     format!("; {engine} does not: {}; remedy: {}", error.reason(), error.remedy())
@@ -327,10 +335,20 @@ pub(crate) fn start_auto(config: &Config) -> Result<Chosen, StartError> {
                 let choice = format!("{name}: works here{remark}{passed_over}");
                 return Ok(Chosen { name, engine, choice });
             }
-            Err(error) => errors.push(error),
+            Err(error) => {
+                trace::passed_over(&error);
+                errors.push(error);
+            }
         }
     }
     Err(StartError { engine: EngineName::Auto, cause: Cause::All(errors) })
+}
+
+/// Tells what is not as it was asked for, if something is not.
+fn remarked(name: EngineName, remark: &str) {
+    if !remark.is_empty() {
+        trace::fell_back(name, remark.trim_start_matches(", "));
+    }
 }
 
 /// This engine, made and proved, and what is not as it was asked for.

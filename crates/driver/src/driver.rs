@@ -4,7 +4,7 @@
 //! The user's code (wakers, destructors of buffers) runs only while nothing here is borrowed, so
 //! that it may come back in.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,6 +23,7 @@ use crate::metrics::DriverMetrics;
 use crate::notify::Notifier;
 use crate::op::{Completion, FixedIndex, Handle, Op, Opcode};
 use crate::table::{Key, Orphan, Table};
+use crate::trace::{self, OpSpan};
 
 /// Ops that complete at submit do so at once only this often between two turns; then their tasks
 /// have to let others run, so that a task whose ops never wait does not keep the core to itself.
@@ -88,7 +89,9 @@ impl fmt::Debug for Unparker {
 impl Driver {
     /// Starts the engine that the configuration asks for.
     pub fn new(config: &Config) -> Result<Driver, StartError> {
-        Ok(Driver::from_chosen(start(config)?, config))
+        let chosen = start(config)?;
+        trace::started(chosen.name, &chosen.choice);
+        Ok(Driver::from_chosen(chosen, config))
     }
 
     pub(crate) fn from_chosen(chosen: Chosen, config: &Config) -> Driver {
@@ -175,10 +178,12 @@ impl Driver {
     /// INV-BUF: what the op points at stays in place and untouched until the completion.
     #[inline]
     pub(crate) unsafe fn start(&self, op: Op, waker: &Waker) -> Started {
+        // Made before anything is borrowed, and ended when nothing is.
+        let span = OpSpan::of(&op, self.engine_name);
         let mut borrow = self.inner.borrow_mut();
         let inner = &mut *borrow;
         let Some(engine) = &mut inner.engine else {
-            return Started::Done(Completion::error(libc::ECANCELED));
+            return self.refuse(borrow, span);
         };
         let key = inner.table.insert(op.is_bounded());
         inner.table.count(key, &op);
@@ -187,20 +192,33 @@ impl Driver {
             Submitted::Pending => {
                 // A waker's clone is not to come back in here; that of a task never does.
                 inner.table.set_waker(key, waker.clone());
+                inner.table.set_span(key, span);
                 Started::Pending(key)
             }
             Submitted::Done(completion) if inner.inline_count < INLINE_PER_TURN => {
                 inner.inline_count += 1;
                 inner.table.remove_ended(key);
+                drop(borrow);
+                span.end(completion);
                 Started::Done(completion)
             }
             Submitted::Done(completion) => {
                 inner.table.complete(key, completion);
                 drop(borrow);
+                span.end(completion);
                 waker.wake_by_ref();
                 Started::Pending(key)
             }
         }
+    }
+
+    /// How an op goes after the shutdown.
+    #[cold]
+    fn refuse(&self, borrow: RefMut<'_, Inner>, span: OpSpan) -> Started {
+        drop(borrow);
+        let completion = Completion::error(libc::ECANCELED);
+        span.end(completion);
+        Started::Done(completion)
     }
 
     /// Starts two ops as one submission, if the engine links these two: see
@@ -210,7 +228,8 @@ impl Driver {
     /// # Safety
     /// As for [`Driver::start`], of both.
     pub(crate) unsafe fn start_linked(&self, ops: [&Op; 2], waker: &Waker) -> Option<[Key; 2]> {
-        let inner = &mut *self.inner.borrow_mut();
+        let mut borrow = self.inner.borrow_mut();
+        let inner = &mut *borrow;
         let engine = inner.engine.as_mut()?;
         let keys = ops.map(|op| inner.table.insert(op.is_bounded()));
         // SAFETY: the caller's contract.
@@ -221,6 +240,13 @@ impl Driver {
         keys.into_iter().zip(ops).for_each(|(key, op)| inner.table.count(key, op));
         // As in `start`: a task's waker does not come back in here when it is cloned.
         keys.into_iter().for_each(|key| inner.table.set_waker(key, waker.clone()));
+        drop(borrow);
+        if cfg!(feature = "tracing") {
+            // Only now is it known that they are started so. None of them ends but in a turn.
+            let spans = ops.map(|op| OpSpan::of(op, self.engine_name));
+            let table = &mut self.inner.borrow_mut().table;
+            keys.into_iter().zip(spans).for_each(|(key, span)| table.set_span(key, span));
+        }
         Some(keys)
     }
 
@@ -230,10 +256,11 @@ impl Driver {
     /// # Safety
     /// INV-BUF: what the op points at stays in place and untouched until the last completion.
     pub(crate) unsafe fn start_multi(&self, op: Op, waker: &Waker, ready_max: u32) -> Started {
+        let span = OpSpan::of(&op, self.engine_name);
         let mut borrow = self.inner.borrow_mut();
         let inner = &mut *borrow;
         let Some(engine) = &mut inner.engine else {
-            return Started::Done(Completion::error(libc::ECANCELED));
+            return self.refuse(borrow, span);
         };
         let key = inner.table.insert(false);
         inner.table.count(key, &op);
@@ -242,17 +269,21 @@ impl Driver {
             Submitted::Done(completion) if inner.inline_count < INLINE_PER_TURN => {
                 inner.inline_count += 1;
                 inner.table.remove_ended(key);
+                drop(borrow);
+                span.end(completion);
                 Started::Done(completion)
             }
             Submitted::Done(completion) => {
                 inner.table.set_multi(key, ready_max, Waker::noop().clone());
                 inner.table.complete(key, completion);
                 drop(borrow);
+                span.end(completion);
                 waker.wake_by_ref();
                 Started::Pending(key)
             }
             Submitted::Pending => {
                 inner.table.set_multi(key, ready_max, waker.clone());
+                inner.table.set_span(key, span);
                 Started::Pending(key)
             }
         }
@@ -376,7 +407,9 @@ impl Driver {
             }
         }
         let (mut wakers, orphans) = inner.table.take_finished();
+        let ended_spans = inner.table.take_ended_spans();
         drop(borrow);
+        ended_spans.end();
         wakers.drain(..).for_each(Waker::wake);
         for (orphan, completion) in orphans {
             orphan.finish(completion);

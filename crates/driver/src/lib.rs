@@ -45,6 +45,7 @@ mod sync;
 mod system;
 mod table;
 mod timed;
+mod trace;
 
 pub use call::Call;
 pub use choice::{Config, ENGINE_VARIABLE, EngineName, StartError, UnknownEngine};

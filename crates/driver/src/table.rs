@@ -10,6 +10,7 @@ use std::task::Waker;
 
 use crate::meter::{Meter, Stamp};
 use crate::op::{Completion, Op};
+use crate::trace::{EndedSpans, OpSpan};
 
 /// Names one op in flight: slot index, generation and whether the op [is bounded](crate::op::Op).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -159,6 +160,8 @@ struct Slot {
     generation: u32,
     bounded: bool,
     stamp: Stamp,
+    /// There while the op is in flight.
+    span: OpSpan,
     state: State,
 }
 
@@ -178,6 +181,8 @@ pub(crate) struct Table {
     wakers: Vec<Waker>,
     /// What has completed and nobody waits for.
     orphans: Vec<FinishedOrphan>,
+    /// Of ops that have ended.
+    ended_spans: EndedSpans,
     /// Multishot ops whose completions are not taken as fast as they come.
     unread: Vec<Key>,
     /// What ended multishot ops have left: their room is used again.
@@ -198,6 +203,7 @@ impl Table {
             bounded_count: 0,
             wakers: Vec::new(),
             orphans: Vec::new(),
+            ended_spans: EndedSpans::default(),
             unread: Vec::new(),
             spare: Vec::new(),
             meter: Meter::default(),
@@ -243,7 +249,13 @@ impl Table {
         let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 ops in flight");
         assert!(index < NO_SLOT);
         let state = State::Waiting { waker: None };
-        self.slots.push(Slot { generation: 0, bounded, stamp: Stamp::NONE, state });
+        self.slots.push(Slot {
+            generation: 0,
+            bounded,
+            stamp: Stamp::NONE,
+            span: OpSpan::NONE,
+            state,
+        });
         Key::pack(index, 0, bounded)
     }
 
@@ -268,6 +280,10 @@ impl Table {
     pub(crate) fn complete(&mut self, key: Key, completion: Completion) {
         let Some(slot) = slot_of(&mut self.slots, key) else { return };
         let stamp = slot.stamp;
+        let span = match completion.has_more() {
+            true => OpSpan::NONE,
+            false => slot.span.take(),
+        };
         match &mut slot.state {
             State::Waiting { waker } => {
                 if let Some(waker) = waker.take() {
@@ -304,6 +320,7 @@ impl Table {
             }
         }
         self.meter.end(stamp);
+        self.ended_spans.push(span, completion);
         self.in_flight_count -= 1;
         self.bounded_count -= usize::from(key.is_bounded());
     }
@@ -312,6 +329,12 @@ impl Table {
     /// borrowed. The empty vectors are given back with [`Table::give_back`].
     pub(crate) fn take_finished(&mut self) -> (Vec<Waker>, Vec<FinishedOrphan>) {
         (std::mem::take(&mut self.wakers), std::mem::take(&mut self.orphans))
+    }
+
+    /// The spans of ops that have ended since the last call: to be ended while nothing is borrowed.
+    #[inline]
+    pub(crate) fn take_ended_spans(&mut self) -> EndedSpans {
+        self.ended_spans.take()
     }
 
     /// Room for the next time.
@@ -431,6 +454,12 @@ impl Table {
     #[inline]
     pub(crate) fn count(&mut self, key: Key, op: &Op) {
         self.slots[key.index()].stamp = self.meter.begin(op, self.in_flight_count);
+    }
+
+    /// The span of an op that was just inserted and goes on.
+    #[inline]
+    pub(crate) fn set_span(&mut self, key: Key, span: OpSpan) {
+        self.slots[key.index()].span = span;
     }
 
     /// As `remove`, of an op that was counted.

@@ -31,6 +31,7 @@ use tokio::sync::oneshot;
 use crate::executor::{Core, Shared, current, push_call, try_current};
 use crate::hogs::HogWatch;
 use crate::task::JoinError;
+use crate::trace::{self, Spawner};
 
 /// Messages on their way from one core to another; more wait with the sender.
 const MAILBOX_LEN: usize = 1024;
@@ -82,6 +83,10 @@ pub(crate) struct Post {
 }
 
 impl Post {
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
     /// Sends a message. After the end, this core's or the other's, it is dropped.
     fn send(&self, to: usize, call: Call) {
         if to == self.index {
@@ -338,6 +343,7 @@ fn run_core(
     let Ok(wiring) = wiring.recv() else { return core.shut_down() };
     let peers = wiring.peers.clone();
     core.set_post(post(index, wiring));
+    trace::core_started(index, core.driver.engine());
     let outcome = catch_unwind(AssertUnwindSafe(|| core.block_on(is_stopped)));
     let state = if outcome.is_ok() { State::Ended } else { State::Panicked };
     peers.0[index].state.store(state as u8, Release);
@@ -348,12 +354,14 @@ fn run_core(
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| core.shut_down())) {
         report_panic(index, payload.as_ref(), on_panic);
     }
+    trace::core_stopped(index);
 }
 
 fn report_panic(index: usize, payload: &(dyn Any + Send), on_panic: CorePanic) {
     let message = payload.downcast_ref::<&str>().copied();
     let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let message = message.unwrap_or("(no message)");
+    trace::core_panicked(index, message);
     eprintln!("omniring: core {index} has ended by a panic: {message}");
     if on_panic == CorePanic::Abort {
         std::process::abort();
@@ -518,7 +526,7 @@ pub fn handle() -> Handle {
 /// # Panics
 /// Outside of a runtime.
 pub fn core() -> usize {
-    current().post().map_or(0, |post| post.index)
+    current().index()
 }
 
 /// Cores of the runtime that the calling code runs in.
@@ -588,13 +596,14 @@ where
 {
     let (answer, answered) = oneshot::channel();
     let (stop, is_stopped) = oneshot::channel::<()>();
+    let spawner = Spawner::current();
     let call = Call::new(move || {
-        let made = catch_unwind(AssertUnwindSafe(make));
+        let made = catch_unwind(AssertUnwindSafe(|| spawner.enter(make)));
         let future = match made {
             Ok(future) => future,
             Err(payload) => return drop(answer.send(Err(JoinError::Panicked(payload)))),
         };
-        let task = crate::spawn(future);
+        let task = spawner.enter(|| crate::spawn(future));
         drop(crate::spawn(async move {
             drop(answer.send(join_or_abort(task, is_stopped).await));
         }));

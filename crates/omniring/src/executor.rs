@@ -24,6 +24,7 @@ use crate::net::Pipes;
 use crate::sharded::Shards;
 use crate::task::{JoinHandle, Task};
 use crate::time::wheel::Wheel;
+use crate::trace::in_task_span;
 
 /// Tasks run between two looks at I/O and timers, so that a crowd of tasks that never rest does
 /// not keep completions waiting.
@@ -121,7 +122,7 @@ pub(crate) fn current() -> Rc<Core> {
 #[inline]
 pub(crate) fn spawn_current<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
     let (handle, refused) = CURRENT.with_borrow(|current| match current {
-        Some(core) => core.add(future, true),
+        Some(core) => core.add(future, None, true),
         None => no_runtime(),
     });
     if let Some(task) = refused {
@@ -262,6 +263,11 @@ impl Core {
         self.post.get()
     }
 
+    /// The core's number, from 0.
+    pub(crate) fn index(&self) -> usize {
+        self.post().map_or(0, Post::index)
+    }
+
     pub(crate) fn set_post(&self, post: Post) {
         assert!(self.post.set(post).is_ok(), "cores are wired up once");
     }
@@ -291,7 +297,15 @@ impl Core {
     }
 
     pub(crate) fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
-        let (handle, refused) = self.add(future, is_current(&self.shared));
+        self.spawn_as(None, future)
+    }
+
+    fn spawn_as<F: Future + 'static>(
+        &self,
+        name: Option<&str>,
+        future: F,
+    ) -> JoinHandle<F::Output> {
+        let (handle, refused) = self.add(future, name, is_current(&self.shared));
         if let Some(task) = refused {
             task.shut_down();
         }
@@ -304,12 +318,15 @@ impl Core {
     fn add<F: Future + 'static>(
         &self,
         future: F,
+        name: Option<&str>,
         is_current: bool,
     ) -> (JoinHandle<F::Output>, Option<Task>) {
+        // While nothing of the runtime is borrowed: a subscriber may come back in.
+        let future = in_task_span(future, name, || self.index());
         let mut tasks = self.tasks.borrow_mut();
         let index = u32::try_from(tasks.list.len()).expect("fewer than 2^32 tasks");
         self.meter.count_spawn();
-        let (listed, queued, handle) = Task::new(future, self.shared.clone(), index);
+        let (listed, queued, handle) = Task::new::<F>(future, self.shared.clone(), index);
         if tasks.closed {
             return (handle, Some(listed));
         }
@@ -328,7 +345,7 @@ impl Core {
         name: Cow<'static, str>,
         future: F,
     ) -> JoinHandle<F::Output> {
-        let handle = self.spawn(future);
+        let handle = self.spawn_as(Some(&name), future);
         if let Some(hogs) = &self.hogs
             && !handle.is_finished()
         {

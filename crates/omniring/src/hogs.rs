@@ -105,6 +105,7 @@ impl Hogs {
 
     /// Calls the user's function, which may spawn: nothing is borrowed.
     pub(crate) fn report(&self, name: &str, time: Duration) {
+        crate::trace::hog(name, time);
         (self.watch.report)(&Hog { name, time });
     }
 }

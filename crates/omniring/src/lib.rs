@@ -27,6 +27,24 @@
 //! - `macros` (on unless `default-features = false`): [`main`] and [`test`](macro@test).
 //! - `metrics`: what a runtime has done, in numbers: see the module `metrics`.
 //! - `select`: `select!` and `join!`: see the module `future`.
+//! - `tracing`: spans and events for subscribers of the crate `tracing`; without it none of that is compiled.
+//!
+//! # Tracing
+//! | target | level | what |
+//! |---|---|---|
+//! | `omniring::task` | debug | a span `task` from [`spawn`] to the task's end, entered whenever it runs: `name` ([`spawn_named`], else the type of the future), `core` |
+//! | `omniring::op` | trace | a span `op` from an op's start to its end: `opcode`, `engine`; at the end `result` or `errno` |
+//! | `omniring::driver` | info | `driver started`: `engine`, and as `choice` why this one |
+//! | `omniring::driver` | warn | `engine passed over` by `auto`: `engine`, `reason`, `remedy`; `fell back`: what is not as it was asked for |
+//! | `omniring::core` | info, error | `core started`, `core stopped`, `core panicked` |
+//! | `omniring::task` | warn | `task kept the core`, where the builder's `report_hogs` asks for it: `task`, `time_us` |
+//!
+//! A task's span is a child of the span that [`spawn`] or [`spawn_on`] was called in, and an op's of the one
+//! that it was started in; so what a request starts is found below the request's span. That keeps a span open as
+//! long as what was started in it: a task that goes on by spawning its successor, for ever, had better loop, or
+//! its ancestors' spans stay. What has no task (calls of [`spawn_blocking`] and [`send_to`]) begins outside of any
+//! span. `tracing::Instrument` works as everywhere. A subscriber that is the thread's own
+//! (`with_default`) sees that thread's core only.
 //!
 //! # Layout
 //! [`Runtime`] runs tasks ([`spawn`]) and their I/O: [`fs`], [`block`], [`net`], [`pipe`], [`terminal`],
@@ -64,6 +82,7 @@ pub mod sync;
 mod task;
 pub mod terminal;
 pub mod time;
+mod trace;
 mod yielding;
 
 pub use omniring_driver::op::{Op, Opcode};

@@ -14,6 +14,7 @@ use crate::cores::{self, CorePanic, Cores, Handle, Layout};
 use crate::executor::{Core, current, spawn_current, try_current};
 use crate::hogs::{Hog, HogWatch};
 use crate::task::JoinHandle;
+use crate::trace;
 
 /// Runs tasks and their I/O, on one core unless told otherwise ([`Builder::cores`]).
 ///
@@ -225,6 +226,7 @@ impl Builder {
         }
         let core = Core::new(Driver::new(&config)?, watch.clone());
         let mut runtime = Runtime { core, others: None };
+        trace::core_started(0, runtime.engine());
         if layout.count > 1 {
             let others = cores::start(&runtime.core, &config, watch, layout)?;
             runtime.others = Some(RefCell::new(others));
@@ -334,6 +336,7 @@ impl Drop for Runtime {
             others.get_mut().stop();
         }
         self.core.shut_down();
+        trace::core_stopped(0);
     }
 }
 

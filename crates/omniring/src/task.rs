@@ -32,6 +32,7 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use self::state::State;
 use crate::executor::{self, Shared};
+use crate::trace::Traced;
 
 /// Why a task has no output.
 pub enum JoinError {
@@ -119,7 +120,7 @@ struct VTable {
 }
 
 enum Stage<F: Future> {
-    Future(F),
+    Future(Traced<F>),
     Output(Result<F::Output, JoinError>),
     Gone,
 }
@@ -259,7 +260,7 @@ pub(crate) struct Task(NonNull<Header>);
 impl Task {
     /// A task that is scheduled: references for the list and for the queue, and the join handle.
     pub(crate) fn new<F: Future + 'static>(
-        future: F,
+        future: Traced<F>,
         shared: Arc<Shared>,
         index: u32,
     ) -> (Task, Task, JoinHandle<F::Output>) {

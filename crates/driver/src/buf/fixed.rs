@@ -27,6 +27,7 @@ use crate::driver::Driver;
 use crate::engine::Refused;
 use crate::op::FixedIndex;
 use crate::system::{self, Limit};
+use crate::trace;
 
 /// The most that the kernel registers as one buffer.
 const REGION_LEN_MAX: usize = 1 << 30;
@@ -464,7 +465,10 @@ impl Pool {
             Err(why) if options.require_registered => {
                 return Err(PoolError(Cause::NotRegistered(why)));
             }
-            Err(why) => (Vec::new(), Some(why)),
+            Err(why) => {
+                trace::fell_back(driver.engine(), format_args!("a pool as plain memory: {why}"));
+                (Vec::new(), Some(why))
+            }
         };
         let slots = (0..).zip(&layout.slots).map(|(index, &(class, region, offset))| {
             let driver = Rc::as_ptr(driver);

@@ -50,6 +50,8 @@ mod tcp_options;
 mod terminals;
 mod time;
 mod timed;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod udp;
 mod udp_many;
 mod unix;
