@@ -167,6 +167,11 @@ impl SharedHandle {
         }
     }
 
+    /// Whether leases were asked for: bytes may have been received in advance.
+    pub fn has_receiver(&self) -> bool {
+        self.0.receiver.borrow().is_some()
+    }
+
     /// The next bytes of a socket, in a lease; an empty one at the end of a stream.
     #[inline]
     pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<Lease>> {

@@ -1,11 +1,14 @@
-//! Bytes of a file to a socket, through a pipe of the runtime's, without a copy in user memory.
+//! Bytes of a file, or of another socket, to a socket, through a pipe of the runtime's, without a copy in user
+//! memory.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 
 use omniring_driver::{SharedHandle, ops};
 use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with};
 
+use super::stream::SendAll;
 use crate::executor::current;
 
 /// Idle pipes that a runtime keeps for the next ones.
@@ -112,14 +115,68 @@ async fn send_round(
         Ok(filled) => filled,
         Err(error) => return (0, Err(error)),
     };
+    let (sent, result) = empty(reader, writer, socket, filled).await;
+    lent.is_empty = result.is_ok();
+    (sent as u64, result)
+}
+
+/// Sends so many bytes that are in the pipe: those that the socket took.
+async fn empty(
+    reader: &SharedHandle,
+    writer: &SharedHandle,
+    socket: &SharedHandle,
+    filled: usize,
+) -> (usize, io::Result<()>) {
     let mut sent = 0;
     while sent < filled {
         match ops::splice_to_socket([reader, writer], socket, filled - sent).await {
-            Ok(0) => return (sent as u64, Err(io::ErrorKind::WriteZero.into())),
+            Ok(0) => return (sent, Err(io::ErrorKind::WriteZero.into())),
             Ok(count) => sent += count,
-            Err(error) => return (sent as u64, Err(error)),
+            Err(error) => return (sent, Err(error)),
         }
     }
+    (sent, Ok(()))
+}
+
+/// Waits for bytes that arrive at `from`, and passes those that are there on to `to`: how many.
+pub(super) async fn forward(from: &SharedHandle, to: &SharedHandle) -> io::Result<usize> {
+    // A socket that leases were received from may have received in advance what is to come first.
+    if from.has_receiver() {
+        return forward_copied(from, to).await;
+    }
+    // The pipe is taken only when there is something for it: an idle connection has none, and no thread
+    // of the kernel's waits in a splice for it.
+    ops::poll(from, libc::POLLIN | libc::POLLRDHUP).await?;
+    let mut lent = Lent::take()?;
+    let Some(Pipe { reader, writer, capacity }) = &lent.pipe else {
+        unreachable!("there until it is dropped")
+    };
+    lent.is_empty = false;
+    let filled = match ops::splice(from, None, writer, None, *capacity).await {
+        Ok(filled) => filled,
+        Err(error) if is_missing(&error) => {
+            lent.is_empty = true;
+            return forward_copied(from, to).await;
+        }
+        Err(error) => return Err(error),
+    };
+    empty(reader, writer, to, filled).await.1?;
     lent.is_empty = true;
-    (sent as u64, Ok(()))
+    Ok(filled)
+}
+
+/// Whether there is no splice here: not for this kind of socket, or not in this container.
+fn is_missing(error: &io::Error) -> bool {
+    let errno = error.raw_os_error();
+    matches!(errno, Some(libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::EOPNOTSUPP))
+}
+
+/// The same by way of memory of the runtime's.
+async fn forward_copied(from: &SharedHandle, to: &SharedHandle) -> io::Result<usize> {
+    let lease = poll_fn(|cx| from.poll_recv(cx)).await?;
+    let count = lease.len();
+    if count > 0 {
+        SendAll::new(to, lease).await.0?;
+    }
+    Ok(count)
 }

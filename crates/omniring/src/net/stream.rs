@@ -205,6 +205,32 @@ macro_rules! stream_socket {
                 send_file(&self.handle, &file.handle, offset, len).await
             }
 
+            /// Waits for bytes, and passes those that are there on to another socket without copying them
+            /// to user memory (`splice(2)`, through a pipe of the runtime's): how many, 0 at the end of the
+            /// stream. Half of a proxy is a loop around it.
+            ///
+            /// Where there is no splice they are copied, in memory of the runtime's; so are those of a
+            /// socket that [`recv`](Self::recv) was used on. An error is that of either socket; bytes that
+            /// were under way then are lost. Dropping the future loses nothing while it waits for
+            /// bytes; those that are under way are lost.
+            ///
+            /// ```
+            /// # omniring::Runtime::new()?.block_on(async {
+            /// use omniring::net::UnixStream;
+            /// let ((client, inlet), (outlet, server)) = (UnixStream::pair()?, UnixStream::pair()?);
+            /// client.send_all("through").await.0?;
+            /// assert_eq!(inlet.forward(&outlet).await?, 7);
+            /// assert_eq!(&server.recv().await?[..], b"through");
+            /// drop(client);
+            /// assert_eq!(inlet.forward(&outlet).await?, 0);
+            /// # Ok::<(), std::io::Error>(())
+            /// # })?;
+            /// # Ok::<(), Box<dyn std::error::Error>>(())
+            /// ```
+            pub async fn forward(&self, to: &$Stream) -> io::Result<usize> {
+                forward(&self.handle, &to.handle).await
+            }
+
             /// Ends one or both directions of the connection.
             pub async fn shutdown(&self, how: std::net::Shutdown) -> io::Result<()> {
                 ops::shutdown(&self.handle, how).await.map(drop)

@@ -10,7 +10,7 @@ use socket2::SockRef;
 
 use super::addrs::first_of;
 use super::options::{buffer_options, inet_options, listener_options, tcp_options};
-use super::send_file::send_file;
+use super::send_file::{forward, send_file};
 use super::stream::{Incoming, RecvLease, SendAll, socket_conversions, stream_socket};
 use super::tcp_socket::explain;
 use super::{Connector, TcpSocket, ToSocketAddrs};

@@ -11,7 +11,7 @@ use omniring_driver::{Lease, OpFuture, SharedHandle};
 
 use super::options::buffer_options;
 use super::passing::{Backoff, Credentials, passing, send_waiting};
-use super::send_file::send_file;
+use super::send_file::{forward, send_file};
 use super::stream::{
     Incoming, RecvLease, SendAll, recv_datagram, socket_conversions, stream_socket,
 };

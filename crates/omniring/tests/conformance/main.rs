@@ -22,6 +22,7 @@ mod durable;
 mod fairness;
 mod files;
 mod fixed;
+mod forward;
 mod groups;
 mod leases;
 mod lifecycle;

@@ -21,6 +21,8 @@ pub enum Denial {
     AioToo,
     /// `pidfd_open`, with `ENOSYS`: as on a kernel before 5.3.
     Pidfd,
+    /// All of io_uring and `splice`, with `EPERM`.
+    Splice,
     /// All of io_uring, by killing the process: a filter that does not answer.
     Kill,
 }
@@ -32,7 +34,7 @@ impl Denial {
     /// What the reason has to say under it.
     pub fn reason(self) -> &'static str {
         match self {
-            Denial::Eperm | Denial::Epoll | Denial::AioToo => {
+            Denial::Eperm | Denial::Epoll | Denial::AioToo | Denial::Splice => {
                 "io_uring_setup is denied (EPERM) by a seccomp filter"
             }
             Denial::Enosys => "io_uring_setup is hidden (ENOSYS) by a seccomp filter",
@@ -51,6 +53,7 @@ impl Denial {
             Denial::EnterOnly => (&RING_CALLS[1..2], errno(libc::EPERM)),
             Denial::Epoll => (&RING_AND_EPOLL_CALLS[..], errno(libc::EPERM)),
             Denial::AioToo => (&RING_AND_AIO_CALLS[..], errno(libc::EPERM)),
+            Denial::Splice => (&RING_AND_SPLICE_CALLS[..], errno(libc::EPERM)),
             Denial::Pidfd => (&[libc::SYS_pidfd_open][..], errno(libc::ENOSYS)),
             Denial::Kill => (&RING_CALLS[..], SeccompAction::KillProcess),
         };
@@ -65,6 +68,8 @@ impl Denial {
 
 const RING_AND_EPOLL_CALLS: [i64; 4] =
     [RING_CALLS[0], RING_CALLS[1], RING_CALLS[2], libc::SYS_epoll_create1];
+const RING_AND_SPLICE_CALLS: [i64; 4] =
+    [RING_CALLS[0], RING_CALLS[1], RING_CALLS[2], libc::SYS_splice];
 const RING_CALLS: [i64; 3] =
     [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 
