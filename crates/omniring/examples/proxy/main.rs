@@ -37,17 +37,25 @@ struct Arguments {
     #[arg(long)]
     udp: bool,
     /// Seconds without a byte in either direction after which a connection or session is ended
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    idle: u64,
+    #[arg(long, default_value = "300", value_parser = seconds)]
+    idle: Duration,
     /// Seconds that connections have to end after SIGINT or SIGTERM
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=86_400))]
-    grace: u64,
+    #[arg(long, default_value = "10", value_parser = seconds)]
+    grace: Duration,
     /// The most UDP sessions at once; each takes a descriptor
     #[arg(long, default_value_t = 1000)]
     sessions_max: usize,
     /// Say on stderr which connections or sessions failed, and why
     #[arg(long)]
     verbose: bool,
+}
+
+/// A number of seconds, which may have a fraction, up to a day.
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("it has to be a number of seconds between 0 and 86400".to_owned()),
+    }
 }
 
 /// What both kinds of proxy have to know.
@@ -84,7 +92,7 @@ fn main() -> ExitCode {
 #[expect(clippy::print_stdout, reason = "it says where it listens")]
 fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let Arguments { target, listen, engine, udp, idle, grace, sessions_max, verbose } = arguments;
-    let settings = Settings { target, idle: Duration::from_secs(idle), sessions_max, verbose };
+    let settings = Settings { target, idle, sessions_max, verbose };
     let runtime = Runtime::builder().engine(engine).leases(1024, LEASE_LEN).build()?;
     runtime.block_on(async {
         let targets = lookup_host(&settings.target[..]).await?;
@@ -103,8 +111,8 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
         signals.recv().await;
         serving.abort();
         if open.count() > 0 {
-            eprintln!("proxy: stopping; {} open, {grace} s to end by themselves", open.count());
-            open.drained(Duration::from_secs(grace), &signals).await;
+            eprintln!("proxy: stopping; {} open, {grace:?} to end by themselves", open.count());
+            open.drained(grace, &signals).await;
         }
         Ok(())
     })

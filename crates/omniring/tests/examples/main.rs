@@ -14,8 +14,8 @@ macro_rules! on_some_engines {
     ($($case:ident),* $(,)?) => {
         crate::harness::conformance!(@tests Uring, uring, [$($case)*], []);
         crate::harness::conformance!(@tests Epoll, epoll, [$($case)*], []);
-        crate::harness::conformance!(@tests Threads, threads, [$($case)*], []);
     };
 }
 
+mod cp;
 mod proxy;

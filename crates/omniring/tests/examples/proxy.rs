@@ -63,7 +63,7 @@ fn curl_posts_and_gets_through_the_proxy(runtime: &Runtime) {
     }
     let (addr, server) = behind(2, |mut stream| {
         let body = read_request(&mut stream);
-        let body = if body.is_empty() { pattern(4_000_000) } else { body };
+        let body = if body.is_empty() { pattern(1_500_000) } else { body };
         write!(
             stream,
             "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
@@ -75,12 +75,12 @@ fn curl_posts_and_gets_through_the_proxy(runtime: &Runtime) {
     let proxy = Program::start("proxy", &[&addr], runtime);
     let url = format!("http://{}/", proxy.at);
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), pattern(3_000_000)).unwrap();
+    std::fs::write(file.path(), pattern(1_000_000)).unwrap();
     let data = format!("@{}", file.path().display());
     runtime.block_on(async {
-        assert!(curl(&[&url]).await.out == pattern(4_000_000));
+        assert!(curl(&[&url]).await.out == pattern(1_500_000));
         let posted = curl(&["-H", "Expect:", "--data-binary", &data, &url]).await;
-        assert!(posted.out == pattern(3_000_000), "{}", posted.err);
+        assert!(posted.out == pattern(1_000_000), "{}", posted.err);
     });
     server.join().unwrap();
 }
@@ -110,7 +110,7 @@ fn an_idle_connection_is_ended(runtime: &Runtime) {
         stream.read_to_end(&mut all).unwrap();
         assert_eq!(all, b"");
     });
-    let proxy = Program::start("proxy", &[&addr, "--idle", "1"], runtime);
+    let proxy = Program::start("proxy", &[&addr, "--idle", "0.2"], runtime);
     let mut client = TcpStream::connect(&proxy.at).unwrap();
     client.set_read_timeout(Some(SOON)).unwrap();
     let mut all = String::new();
@@ -186,7 +186,7 @@ fn curl_fetches_a_file_by_datagrams_and_the_session_expires(runtime: &Runtime) {
         serve_tftp(&socket, &pattern(20_000));
         socket
     });
-    let proxy = Program::start("proxy", &["--udp", "--idle", "1", &addr], runtime);
+    let proxy = Program::start("proxy", &["--udp", "--idle", "0.5", &addr], runtime);
     let url = format!("tftp://{}/file", proxy.at);
     let said = runtime.block_on(curl(&["--tftp-no-options", &url]));
     assert!(said.out == pattern(20_000), "{} bytes; {}", said.out.len(), said.err);
@@ -209,7 +209,7 @@ fn curl_fetches_a_file_by_datagrams_and_the_session_expires(runtime: &Runtime) {
             (proxy.at.clone(), session.to_string().as_bytes())
         );
     }
-    thread::sleep(Duration::from_millis(1_300));
+    thread::sleep(Duration::from_millis(700));
     clients[0].send_to(b"again", &proxy.at).unwrap();
     let (len, session) = socket.recv_from(&mut buf).unwrap();
     assert_eq!(&buf[..len], b"again");
