@@ -7,6 +7,8 @@
 #[path = "../arguments/mod.rs"]
 mod arguments;
 mod file;
+#[path = "../racing/mod.rs"]
+mod racing;
 #[path = "../stopping/mod.rs"]
 #[allow(dead_code, reason = "servers need more of it")]
 mod stopping;
@@ -21,6 +23,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use omniring::{Engine, Runtime};
 
 use file::Parts;
+use racing::{Either, race};
 use stopping::StopSignals;
 use tree::{Copy, Counts};
 
@@ -85,12 +88,11 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
         let signals = StopSignals::new().map_err(|error| format!("signals: {error}"))?;
         let from: Vec<_> =
             from.iter().map(|from| (from.clone(), place(from, to, is_dir))).collect();
-        let copying = omniring::spawn(copy.all(from));
-        let until_told = omniring::spawn({
-            // An aborted task drops what it has begun, and with it halves of files.
-            async move { signals.recv().await }
-        });
-        Ok(first(copying, until_told).await)
+        // Dropped, it drops what it has begun, and with it halves of files.
+        Ok(match race(copy.all(from), signals.recv()).await {
+            Either::First(counts) => Some(counts),
+            Either::Second(()) => None,
+        })
     })?;
     bar.finish_and_clear();
     let Some(Counts { files, dirs, links, bytes, failures }) = ended else {
@@ -110,21 +112,4 @@ fn place(from: &Path, to: &Path, is_dir: bool) -> PathBuf {
         // `.` and `..` have no name: their contents go.
         _ => to.to_owned(),
     }
-}
-
-/// The output of a task, unless the other one ends before: then it is aborted.
-async fn first<T>(task: omniring::JoinHandle<T>, other: omniring::JoinHandle<()>) -> Option<T> {
-    let (mut task, mut other) = (std::pin::pin!(task), std::pin::pin!(other));
-    std::future::poll_fn(|cx| {
-        use std::future::Future;
-        use std::task::Poll;
-        if let Poll::Ready(joined) = task.as_mut().poll(cx) {
-            return Poll::Ready(joined.map(Some).unwrap_or_else(|error| error.resume()));
-        }
-        other.as_mut().poll(cx).map(|_| {
-            task.abort();
-            None
-        })
-    })
-    .await
 }

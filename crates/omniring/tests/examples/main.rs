@@ -18,4 +18,5 @@ macro_rules! on_some_engines {
 }
 
 mod cp;
+mod job_queue;
 mod proxy;
