@@ -235,7 +235,10 @@ impl Shard {
             tube.ready.insert((job.priority, id));
             tube.counts.ready += 1;
             // All of them: one that is told may have got something elsewhere by now.
-            tube.waiters.drain(..).for_each(|waiter| drop(waiter.try_send(())));
+            tube.waiters.drain(..).for_each(|waiter| {
+                // One that is told already needs no more.
+                let _ = waiter.try_send(());
+            });
         } else {
             let until = now() + delay;
             job.place = Place::Delayed(until);

@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::options::buffer_options;
 use super::passing::{Credentials, passing, send_waiting};
 use super::stream::{Incoming, RecvLease};
-use super::unix::{connect_raw, listen_raw, naming, path_addr};
+use super::unix::{connect_raw, listen_raw, naming, path_addr, unix_listener};
 use crate::buf::{IoBuf, IoBufMut};
 use crate::executor::current;
 
@@ -132,42 +132,7 @@ pub struct UnixSeqpacketListener {
     handle: SharedHandle,
 }
 
-impl UnixSeqpacketListener {
-    /// Listens at `path`, which must not exist. The file stays when the listener is dropped.
-    pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixSeqpacketListener> {
-        let path = path.as_ref();
-        match listen_raw(path_addr(path)?, libc::SOCK_SEQPACKET).await {
-            Ok(handle) => Ok(UnixSeqpacketListener { handle }),
-            Err(error) => Err(naming(path, error)),
-        }
-    }
-
-    /// Listens at an address, which may be abstract.
-    pub async fn bind_addr(addr: &SocketAddr) -> io::Result<UnixSeqpacketListener> {
-        let handle = listen_raw(addr.into(), libc::SOCK_SEQPACKET).await?;
-        Ok(UnixSeqpacketListener { handle })
-    }
-
-    /// Takes the next connection, and the address it comes from.
-    ///
-    /// Dropping the future cancels the accept; a connection that it took is closed.
-    pub async fn accept(&self) -> io::Result<(UnixSeqpacket, SocketAddr)> {
-        let (handle, addr) = ops::accept(&self.handle).await?;
-        Ok((UnixSeqpacket { handle }, addr.to_unix()?))
-    }
-
-    /// Takes connections one after the other: see
-    /// [`UnixListener::incoming`](super::UnixListener::incoming).
-    pub fn incoming(&self) -> Incoming<UnixSeqpacket> {
-        let stream = |handle| UnixSeqpacket { handle };
-        Incoming { accepted: ops::incoming(&self.handle), stream }
-    }
-
-    /// The address it listens at.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        RawAddr::local(self.handle.fd()?)?.to_unix()
-    }
-}
+unix_listener!(UnixSeqpacketListener, UnixSeqpacket, libc::SOCK_SEQPACKET);
 
 impl AsFd for UnixSeqpacket {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -108,49 +108,60 @@ socket_conversions!(UnixStream, std::os::unix::net::UnixStream);
 buffer_options!(UnixStream);
 passing!(UnixStream, true);
 
+/// The methods of a type whose field `handle` is a Unix socket of this kind that listens.
+macro_rules! unix_listener {
+    ($Listener:ident, $Stream:ident, $kind:expr) => {
+        impl $Listener {
+            /// Listens at `path`, which must not exist. The file stays when the listener is dropped.
+            pub async fn bind(path: impl AsRef<Path>) -> io::Result<$Listener> {
+                let path = path.as_ref();
+                match listen_raw(path_addr(path)?, $kind).await {
+                    Ok(handle) => Ok($Listener { handle }),
+                    Err(error) => Err(naming(path, error)),
+                }
+            }
+
+            /// Listens at an address, which may be abstract.
+            pub async fn bind_addr(addr: &SocketAddr) -> io::Result<$Listener> {
+                let handle = listen_raw(addr.into(), $kind).await?;
+                Ok($Listener { handle })
+            }
+
+            /// Takes the next connection, and the address it comes from.
+            ///
+            /// Dropping the future cancels the accept; a connection that it took is closed.
+            pub async fn accept(&self) -> io::Result<($Stream, SocketAddr)> {
+                let (handle, addr) = ops::accept(&self.handle).await?;
+                Ok(($Stream { handle }, addr.to_unix()?))
+            }
+
+            /// Takes connections one after the other, without the addresses they come from. A few may be
+            /// accepted in advance (on a ring, which then has one op for all of them: multishot); dropping
+            /// this closes those that were not taken.
+            pub fn incoming(&self) -> Incoming<$Stream> {
+                Incoming {
+                    accepted: ops::incoming(&self.handle),
+                    stream: |handle| $Stream { handle },
+                }
+            }
+
+            /// The address it listens at.
+            pub fn local_addr(&self) -> io::Result<SocketAddr> {
+                RawAddr::local(self.handle.fd()?)?.to_unix()
+            }
+        }
+    };
+}
+
+pub(super) use unix_listener;
+
 /// Takes connections over a Unix stream socket. Clones share it.
 #[derive(Clone, Debug)]
 pub struct UnixListener {
     handle: SharedHandle,
 }
 
-impl UnixListener {
-    /// Listens at `path`, which must not exist. The file stays when the listener is dropped.
-    pub async fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
-        let path = path.as_ref();
-        match listen_raw(path_addr(path)?, libc::SOCK_STREAM).await {
-            Ok(handle) => Ok(UnixListener { handle }),
-            Err(error) => Err(naming(path, error)),
-        }
-    }
-
-    /// Listens at an address, which may be abstract.
-    pub async fn bind_addr(addr: &SocketAddr) -> io::Result<UnixListener> {
-        let handle = listen_raw(addr.into(), libc::SOCK_STREAM).await?;
-        Ok(UnixListener { handle })
-    }
-
-    /// Takes the next connection, and the address it comes from.
-    ///
-    /// Dropping the future cancels the accept; a connection that it took is closed.
-    pub async fn accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
-        let (handle, addr) = ops::accept(&self.handle).await?;
-        Ok((UnixStream { handle }, addr.to_unix()?))
-    }
-
-    /// Takes connections one after the other, without the addresses they come from. A few may be
-    /// accepted in advance (on a ring, which then has one op for all of them: multishot); dropping
-    /// this closes those that were not taken.
-    pub fn incoming(&self) -> Incoming<UnixStream> {
-        Incoming { accepted: ops::incoming(&self.handle), stream: |handle| UnixStream { handle } }
-    }
-
-    /// The address it listens at.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        RawAddr::local(self.handle.fd()?)?.to_unix()
-    }
-}
-
+unix_listener!(UnixListener, UnixStream, libc::SOCK_STREAM);
 socket_conversions!(UnixListener, std::os::unix::net::UnixListener);
 
 /// A Unix datagram socket. Clones share it.
