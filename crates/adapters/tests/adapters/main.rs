@@ -30,6 +30,7 @@ macro_rules! on_two_engines {
 }
 
 mod axum;
+mod chat;
 mod examples;
 mod futures_io;
 mod http;
