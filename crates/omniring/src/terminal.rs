@@ -8,7 +8,10 @@
 //!   fail with `EIO`, after what was written before was read, until a user side is opened anew.
 //! - Of one whose controller was closed, the user side is hung up: reads yield 0, the end of the stream,
 //!   and writes fail with `EIO`. So it is when a modem hangs up, or a USB adapter is pulled.
-//! - Reads of the controlling terminal by a process in the background fail with `EIO`, where the
+//!
+//! Both errors name the terminal; [`raw_os_error`](crate::raw_os_error) has their errno.
+//!
+//! Reads of the controlling terminal by a process in the background fail with `EIO`, where the
 //!   signal `SIGTTIN` does not stop it.
 
 mod settings;
@@ -67,14 +70,20 @@ impl Terminal {
     /// become the process's controlling terminal, and a port opens whether or not a modem
     /// answers.
     ///
-    /// Fails with `ENOTTY` if the path names something else, and the error names the path.
+    /// The error names the path; it is `ENOTTY` if that names something else.
     ///
     /// # Panics
     /// Outside of a runtime.
     pub async fn open(path: impl AsRef<Path>) -> io::Result<Terminal> {
         let path = path.as_ref();
         let flags = libc::O_RDWR | libc::O_NOCTTY;
-        let handle = ops::open(&current().driver, crate::fs::c_path(path)?, flags, 0).await?;
+        let opened = ops::open(&current().driver, crate::fs::c_path(path)?, flags, 0).await;
+        let handle = opened.map_err(|error| match error.raw_os_error() {
+            Some(errno) => {
+                Explained::new(errno, format!("cannot open {path:?} as a terminal")).into()
+            }
+            None => error,
+        })?;
         if !isatty(handle.fd()?) {
             let what = format!("{path:?} is no terminal");
             return Err(Explained::new(libc::ENOTTY, what).into());
@@ -161,7 +170,8 @@ impl Terminal {
     }
 
     fn termios(&self) -> io::Result<Termios> {
-        Ok(tcgetattr(self.handle.fd()?)?)
+        let fd = self.handle.fd()?;
+        tcgetattr(fd).map_err(|errno| ops::explain_terminal(errno.into(), fd))
     }
 
     /// Changes its settings, at once. Fails with `EINVAL` if the device did not take some of them, and
