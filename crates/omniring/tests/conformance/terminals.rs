@@ -249,6 +249,7 @@ fn when_the_controller_is_closed_the_user_side_is_hung_up(runtime: &Runtime) {
         assert_closed(timeout(SOON, user.send("x")).await.unwrap().0, &name);
         // There are no settings any more, and dropping the guard minds nothing.
         assert_closed(user.settings(), &name);
+        assert_closed(user.window_size(), &name);
         drop(raw);
     });
 }
