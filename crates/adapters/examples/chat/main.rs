@@ -56,7 +56,7 @@ struct Arguments {
     /// Milliseconds between pings; a member who says nothing for twice as long is disconnected
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(10..))]
     ping_time: u32,
-    /// Say on stderr who has come, who has gone and why
+    /// Say on stderr which connections have ended, and why
     #[arg(long)]
     verbose: bool,
 }

@@ -179,7 +179,8 @@ impl Session {
             });
         }
         let (mut failed, mut resumed) = (0, 0);
-        while let Some(Ok(worker)) = workers.join_next().await {
+        while let Some(worker) = workers.join_next().await {
+            let worker = worker.expect("it does not panic");
             failed += worker.0;
             resumed += worker.1;
         }
