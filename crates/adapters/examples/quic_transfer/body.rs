@@ -6,18 +6,24 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use omniring::buf::IoBufExt;
 use omniring::fs::{self, File, OpenOptions};
+use omniring::time::timeout;
 use quinn::{RecvStream, SendStream};
 use sha2::{Digest, Sha256};
 
 use crate::progress::Progress;
-use crate::protocol::{Offer, Sum, read_array, read_exact, read_u64};
+use crate::protocol::{IDLE_TIME_MAX, Offer, Sum, read_array, read_exact, read_u64};
 
 /// Bytes that are read, and sent, at once.
 const CHUNK_LEN: usize = 128 * 1024;
+
+/// How long to wait for another transfer of the same file. One whose peer died without a word ends within
+/// that time.
+const LOCK_TIME_MAX: Duration = Duration::from_secs(IDLE_TIME_MAX.as_secs() + 2);
 
 /// Sends a file, from where the receiver's copy of it ends; yields where that was.
 pub async fn send(
@@ -207,10 +213,11 @@ fn part_path(path: &Path) -> io::Result<PathBuf> {
 async fn open_locked(path: &Path) -> io::Result<File> {
     loop {
         let part = OpenOptions::new().read(true).write(true).create(true).open(path).await?;
-        if !part.try_lock()? {
+        let Ok(locked) = timeout(LOCK_TIME_MAX, part.lock()).await else {
             let what = "another transfer of this file is under way";
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
-        }
+        };
+        locked?;
         // Whoever had it before may have given it its name, or removed it, since it was opened.
         match fs::metadata(path).await {
             Ok(now) if now.inode() == part.metadata().await?.inode() => return Ok(part),

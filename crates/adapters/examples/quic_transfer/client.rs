@@ -57,7 +57,7 @@ impl Session {
         let time_max = Duration::from_secs(arguments.timeout.into());
         let mut transport = TransportConfig::default();
         transport.max_idle_timeout(Some(time_max.try_into()?));
-        transport.keep_alive_interval(Some(time_max / 3));
+        transport.keep_alive_interval(Some(time_max.min(protocol::IDLE_TIME_MAX) / 3));
         config.transport_config(Arc::new(transport));
         let host = server.rsplit_once(':').map_or(server.as_str(), |(host, _)| host);
         let host = arguments.name.as_deref().unwrap_or(host.trim_matches(['[', ']']));

@@ -16,16 +16,21 @@
 //! - body, by who sends the file: u64 length of the file; u64 where the bytes that follow begin: what was
 //!   offered, if those bytes are the file's first ones, else 0; these bytes; SHA-256 of the whole file.
 //!
+//! A connection is over when nothing was heard for 5 seconds: who has nothing to say sends QUIC's pings.
 //! Who cannot go on resets the stream. The server that does not want the rest of a body stops it and says
 //! why in its answer.
 
 use std::io;
+use std::time::Duration;
 
 use quinn::{RecvStream, SendStream};
 use sha2::{Digest, Sha256};
 
 /// What both sides name in ALPN.
 pub const NAME: &str = "omniring-transfer/1";
+
+/// The server's idle timeout. It is how long the files of a client that died stay locked.
+pub const IDLE_TIME_MAX: Duration = Duration::from_secs(5);
 
 pub const PUT: u8 = b'P';
 pub const GET: u8 = b'G';

@@ -73,7 +73,11 @@ pub fn server_config(
         }
     };
     let config = QuicServerConfig::try_from(config)?;
-    Ok((quinn::ServerConfig::with_crypto(Arc::new(config)), fingerprint))
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(config));
+    let mut transport = quinn::TransportConfig::default();
+    transport.max_idle_timeout(Some(protocol::IDLE_TIME_MAX.try_into()?));
+    config.transport_config(Arc::new(transport));
+    Ok((config, fingerprint))
 }
 
 /// A client that trusts who issued these certificates.
