@@ -53,6 +53,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 
+use omniring::Explained;
 use omniring::sync::mpsc;
 use omniring::time::{Instant, now, sleep_until};
 use quinn::{AsyncTimer, AsyncUdpSocket, Endpoint, EndpointConfig, ServerConfig};
@@ -151,7 +152,7 @@ impl fmt::Debug for Runtime {
 
 /// An endpoint that accepts connections at `addr` (port 0 is any free one), and can make some.
 ///
-/// The error names the address.
+/// The error names the address, and [`omniring::raw_os_error`] has its errno.
 ///
 /// # Panics
 /// Outside of a runtime.
@@ -161,7 +162,7 @@ pub fn server(config: ServerConfig, addr: SocketAddr) -> io::Result<Endpoint> {
 
 /// An endpoint that makes connections from `addr`, of which the port is 0 as a rule.
 ///
-/// The error names the address.
+/// The error names the address, and [`omniring::raw_os_error`] has its errno.
 ///
 /// # Panics
 /// Outside of a runtime.
@@ -170,8 +171,9 @@ pub fn client(addr: SocketAddr) -> io::Result<Endpoint> {
 }
 
 fn endpoint(config: Option<ServerConfig>, addr: SocketAddr) -> io::Result<Endpoint> {
-    let socket = std::net::UdpSocket::bind(addr).map_err(|error| {
-        io::Error::new(error.kind(), format!("cannot bind to {addr} for QUIC: {error}"))
+    let socket = std::net::UdpSocket::bind(addr).map_err(|error| match error.raw_os_error() {
+        Some(errno) => Explained::new(errno, format!("cannot bind to {addr} for QUIC")).into(),
+        None => error,
     })?;
     Endpoint::new(EndpointConfig::default(), config, socket, Arc::new(Runtime::new()))
 }

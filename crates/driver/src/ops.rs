@@ -11,6 +11,7 @@ mod net;
 mod path;
 mod read_many;
 mod split;
+mod terminal;
 
 pub use control::{ControlReceived, ControlToSend};
 pub use file::*;
@@ -19,6 +20,7 @@ pub use net::*;
 pub use path::*;
 pub use read_many::*;
 pub use split::*;
+pub use terminal::explain_terminal;
 
 use std::io;
 

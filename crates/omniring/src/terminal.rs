@@ -8,8 +8,11 @@
 //!   fail with `EIO`, after what was written before was read, until a user side is opened anew.
 //! - Of one whose controller was closed, the user side is hung up: reads yield 0, the end of the stream,
 //!   and writes fail with `EIO`. So it is when a modem hangs up, or a USB adapter is pulled.
-//! - Reads of the controlling terminal by a process in the background fail with `EIO`, where the
-//!   signal `SIGTTIN` does not stop it.
+//!
+//! Both errors name the terminal; [`raw_os_error`](crate::raw_os_error) has their errno.
+//!
+//! Reads of the controlling terminal by a process in the background fail with `EIO`, where the
+//! signal `SIGTTIN` does not stop it.
 
 mod settings;
 
@@ -67,14 +70,20 @@ impl Terminal {
     /// become the process's controlling terminal, and a port opens whether or not a modem
     /// answers.
     ///
-    /// Fails with `ENOTTY` if the path names something else, and the error names the path.
+    /// The error names the path; it is `ENOTTY` if that names something else.
     ///
     /// # Panics
     /// Outside of a runtime.
     pub async fn open(path: impl AsRef<Path>) -> io::Result<Terminal> {
         let path = path.as_ref();
         let flags = libc::O_RDWR | libc::O_NOCTTY;
-        let handle = ops::open(&current().driver, crate::fs::c_path(path)?, flags, 0).await?;
+        let opened = ops::open(&current().driver, crate::fs::c_path(path)?, flags, 0).await;
+        let handle = opened.map_err(|error| match error.raw_os_error() {
+            Some(errno) => {
+                Explained::new(errno, format!("cannot open {path:?} as a terminal")).into()
+            }
+            None => error,
+        })?;
         if !isatty(handle.fd()?) {
             let what = format!("{path:?} is no terminal");
             return Err(Explained::new(libc::ENOTTY, what).into());
@@ -161,7 +170,8 @@ impl Terminal {
     }
 
     fn termios(&self) -> io::Result<Termios> {
-        Ok(tcgetattr(self.handle.fd()?)?)
+        let fd = self.handle.fd()?;
+        explained(fd, tcgetattr(fd))
     }
 
     /// Changes its settings, at once. Fails with `EINVAL` if the device did not take some of them, and
@@ -170,7 +180,7 @@ impl Terminal {
     ///
     /// A process in the background is stopped for it by `SIGTTOU`.
     pub fn set_settings(&self, settings: &Settings) -> io::Result<()> {
-        tcsetattr(self.handle.fd()?, OptionalActions::Now, settings.termios())?;
+        set(self.handle.fd()?, settings.termios())?;
         match settings.refused_by(&self.settings()?) {
             None => Ok(()),
             Some(refused) => {
@@ -186,13 +196,14 @@ impl Terminal {
         let before = self.termios()?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(self.handle.fd()?, OptionalActions::Now, &raw)?;
+        set(self.handle.fd()?, &raw)?;
         Ok(RawMode { handle: self.handle.clone(), before: Some(before) })
     }
 
     /// The window's rows and columns, 0 where nobody has said.
     pub fn window_size(&self) -> io::Result<(u16, u16)> {
-        let size = tcgetwinsize(self.handle.fd()?)?;
+        let fd = self.handle.fd()?;
+        let size = explained(fd, tcgetwinsize(fd))?;
         Ok((size.ws_row, size.ws_col))
     }
 
@@ -200,7 +211,8 @@ impl Terminal {
     /// get `SIGWINCH`.
     pub fn set_window_size(&self, rows: u16, columns: u16) -> io::Result<()> {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        Ok(tcsetwinsize(self.handle.fd()?, size)?)
+        let fd = self.handle.fd()?;
+        explained(fd, tcsetwinsize(fd, size))
     }
 
     /// Waits until what was written is transmitted (`tcdrain(3)`), on a thread of the pool.
@@ -209,7 +221,7 @@ impl Terminal {
     /// may take forever: [`discard`](Terminal::discard) ends it.
     pub async fn drain(&self) -> io::Result<()> {
         let fd = self.handle.fd()?.try_clone_to_owned()?;
-        offload(move || Ok(tcdrain(&fd)?)).await
+        offload(move || explained(fd.as_fd(), tcdrain(&fd))).await
     }
 
     /// Discards bytes that are on their way.
@@ -219,7 +231,8 @@ impl Terminal {
             Discard::Output => QueueSelector::OFlush,
             Discard::Both => QueueSelector::IOFlush,
         };
-        Ok(tcflush(self.handle.fd()?, queue)?)
+        let fd = self.handle.fd()?;
+        explained(fd, tcflush(fd, queue))
     }
 
     /// Sends a break, a quarter to half a second of zeros, on a thread of the pool. Pseudo-terminals
@@ -228,7 +241,7 @@ impl Terminal {
     /// If the future is dropped, the break is sent all the same.
     pub async fn send_break(&self) -> io::Result<()> {
         let fd = self.handle.fd()?.try_clone_to_owned()?;
-        offload(move || Ok(tcsendbreak(&fd)?)).await
+        offload(move || explained(fd.as_fd(), tcsendbreak(&fd))).await
     }
 
     /// Closes the terminal and says whether that went well. With a clone, a [`RawMode`] or an op in
@@ -236,6 +249,15 @@ impl Terminal {
     pub async fn close(self) -> io::Result<()> {
         close(self.handle).await
     }
+}
+
+/// An error says which terminal is closed, if one is.
+fn explained<T>(fd: BorrowedFd<'_>, result: rustix::io::Result<T>) -> io::Result<T> {
+    result.map_err(|errno| ops::explain_terminal(errno.into(), fd))
+}
+
+fn set(fd: BorrowedFd<'_>, settings: &Termios) -> io::Result<()> {
+    explained(fd, tcsetattr(fd, OptionalActions::Now, settings))
 }
 
 /// So that one task can read while another, or the same, writes: clones are cheap too.
@@ -306,7 +328,7 @@ impl RawMode {
     fn bring_back(&mut self) -> io::Result<()> {
         match self.before.take() {
             // Not after what was written is transmitted, which may never be.
-            Some(before) => Ok(tcsetattr(self.handle.fd()?, OptionalActions::Now, &before)?),
+            Some(before) => set(self.handle.fd()?, &before),
             None => Ok(()),
         }
     }

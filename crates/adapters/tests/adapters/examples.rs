@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use omniring::Runtime;
 
@@ -17,10 +17,12 @@ on_some_engines!(
 );
 
 /// An example program that runs until this is dropped.
-struct Program {
-    child: Child,
+pub struct Program {
+    pub child: Child,
     /// Where it says that it listens.
-    at: String,
+    pub at: String,
+    /// What else it says.
+    pub out: BufReader<ChildStdout>,
 }
 
 /// Where cargo has put the examples: beside the directory of the tests.
@@ -29,7 +31,7 @@ fn path(name: &str) -> PathBuf {
     tests.parent().unwrap().parent().unwrap().join("examples").join(name)
 }
 
-fn command(name: &str, arguments: &[&str], runtime: &Runtime) -> Command {
+pub fn command(name: &str, arguments: &[&str], runtime: &Runtime) -> Command {
     let mut command = Command::new(path(name));
     command.args(arguments).args(["--engine", &runtime.engine().to_string()]);
     command.env_remove(omniring::ENGINE_VARIABLE).stdin(Stdio::null());
@@ -37,18 +39,31 @@ fn command(name: &str, arguments: &[&str], runtime: &Runtime) -> Command {
 }
 
 impl Program {
-    fn start(name: &str, arguments: &[&str], runtime: &Runtime) -> Program {
+    pub fn start(name: &str, arguments: &[&str], runtime: &Runtime) -> Program {
         let mut command = command(name, arguments, runtime);
         command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped());
-        let child = command.spawn().unwrap_or_else(|error| {
+        let mut child = command.spawn().unwrap_or_else(|error| {
             panic!("{name}: {error}; `cargo build --examples --features full` makes it")
         });
-        let mut program = Program { child, at: String::new() };
-        let mut line = String::new();
-        let out = program.child.stdout.take().unwrap();
-        BufReader::new(out).read_line(&mut line).unwrap();
-        program.at = line.trim().strip_prefix("listening on ").expect("it says where").to_owned();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let mut program = Program { child, at: String::new(), out };
+        let line = program.line();
+        program.at = line.strip_prefix("listening on ").expect("it says where").to_owned();
         program
+    }
+
+    /// The next line that it says.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    /// Asks it to end, and waits until it has; yields its exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.child.wait().unwrap().code()
     }
 }
 

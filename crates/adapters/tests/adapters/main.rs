@@ -21,12 +21,22 @@ macro_rules! on_some_engines {
     };
 }
 
+/// As `on_some_engines!`, on the ring and without it: example programs, each of which is a process.
+macro_rules! on_two_engines {
+    ($($case:ident),* $(,)?) => {
+        crate::harness::conformance!(@tests Uring, uring, [$($case)*], []);
+        crate::harness::conformance!(@tests Epoll, epoll, [$($case)*], []);
+    };
+}
+
 mod axum;
+mod chat;
 mod examples;
 mod futures_io;
 mod http;
 mod http_client;
 mod http_server;
 mod quic;
+mod quic_transfer;
 mod tls;
 mod tokio_io;

@@ -282,6 +282,7 @@ fn an_address_in_use_is_named(runtime: &Runtime) {
         let error = quic::client(addr).unwrap_err();
         assert!(error.to_string().contains(&addr.to_string()), "{error}");
         assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+        assert_eq!(omniring::raw_os_error(&error), Some(libc::EADDRINUSE));
     });
 }
 

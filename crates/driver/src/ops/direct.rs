@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use libc::iovec;
 
+use super::terminal::explain_terminal;
 use crate::explained::Explained;
 use crate::handle::SharedHandle;
 use crate::op::Position;
@@ -18,7 +19,8 @@ pub(super) enum Transfer {
     Write,
 }
 
-/// The error of a transfer, which says the alignment that it needs if that is what it lacked.
+/// The error of a transfer, which says the alignment that it needs if that is what it lacked, and which
+/// terminal is closed if one is.
 #[cold]
 pub(super) fn explain(
     error: io::Error,
@@ -27,11 +29,15 @@ pub(super) fn explain(
     position: Position,
     iov: &[iovec],
 ) -> io::Error {
-    if error.raw_os_error() != Some(libc::EINVAL) {
+    let errno = error.raw_os_error();
+    if !matches!(errno, Some(libc::EINVAL | libc::EIO)) {
         return error;
     }
-    let fd = handle.fd().map(|fd| fd.as_raw_fd());
-    match fd.ok().and_then(|fd| misaligned(fd, transfer, position, iov)) {
+    let Ok(fd) = handle.fd() else { return error };
+    if errno == Some(libc::EIO) {
+        return explain_terminal(error, fd);
+    }
+    match misaligned(fd.as_raw_fd(), transfer, position, iov) {
         Some(what) => Explained::new(libc::EINVAL, what).into(),
         None => error,
     }

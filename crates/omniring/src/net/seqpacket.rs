@@ -40,10 +40,13 @@ pub struct UnixSeqpacket {
 }
 
 impl UnixSeqpacket {
-    /// Connects to the listener at `path`; waits while its backlog is full.
+    /// Connects to the listener at `path`; waits while its backlog is full. The error names the path.
     pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixSeqpacket> {
-        let handle = connect_raw(path_addr(path.as_ref())?, libc::SOCK_SEQPACKET).await?;
-        Ok(UnixSeqpacket { handle })
+        let path = path.as_ref();
+        match connect_raw(path_addr(path)?, libc::SOCK_SEQPACKET).await {
+            Ok(handle) => Ok(UnixSeqpacket { handle }),
+            Err(error) => Err(naming("connect to", path, error)),
+        }
     }
 
     /// Connects to the listener at an address, which may be abstract; waits while its backlog is

@@ -59,9 +59,13 @@ impl UdpSocket {
         .await
     }
 
-    /// From now on sends to, and receives from, this address only.
+    /// From now on sends to, and receives from, this address only. The error names the address.
     pub async fn connect(&self, addrs: impl ToSocketAddrs) -> io::Result<()> {
-        first_of(addrs, async |addr| ops::connect(&self.handle, RawAddr::from(addr)).await).await
+        first_of(addrs, async |addr: SocketAddr| {
+            let connected = ops::connect(&self.handle, RawAddr::from(addr)).await;
+            connected.map_err(|error| explain(error, "connect to", addr))
+        })
+        .await
     }
 
     /// The next datagram, in memory that the runtime gives when it is there. What the lease has no

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use omniring_driver::addr::RawAddr;
 use omniring_driver::ops::{self, ControlToSend};
-use omniring_driver::{Lease, OpFuture, SharedHandle};
+use omniring_driver::{Explained, Lease, OpFuture, SharedHandle};
 
 use super::options::buffer_options;
 use super::passing::{Backoff, Credentials, passing, send_waiting};
@@ -46,8 +46,13 @@ pub(super) async fn connect_raw(addr: RawAddr, kind: i32) -> io::Result<SharedHa
     }
 }
 
-pub(super) fn naming(path: &Path, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+/// Says what an error is about; its errno stays to be found.
+#[cold]
+pub(super) fn naming(what: &str, path: &Path, error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(errno) => Explained::new(errno, format!("cannot {what} {}", path.display())).into(),
+        None => error,
+    }
 }
 
 pub(super) async fn listen_raw(addr: RawAddr, kind: i32) -> io::Result<SharedHandle> {
@@ -64,10 +69,13 @@ pub struct UnixStream {
 }
 
 impl UnixStream {
-    /// Connects to the listener at `path`; waits while its backlog is full.
+    /// Connects to the listener at `path`; waits while its backlog is full. The error names the path.
     pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
-        let handle = connect_raw(path_addr(path.as_ref())?, libc::SOCK_STREAM).await?;
-        Ok(UnixStream { handle })
+        let path = path.as_ref();
+        match connect_raw(path_addr(path)?, libc::SOCK_STREAM).await {
+            Ok(handle) => Ok(UnixStream { handle }),
+            Err(error) => Err(naming("connect to", path, error)),
+        }
     }
 
     /// Connects to the listener at an address, which may be abstract; waits while its backlog is
@@ -117,7 +125,7 @@ macro_rules! unix_listener {
                 let path = path.as_ref();
                 match listen_raw(path_addr(path)?, $kind).await {
                     Ok(handle) => Ok($Listener { handle }),
-                    Err(error) => Err(naming(path, error)),
+                    Err(error) => Err(naming("listen on", path, error)),
                 }
             }
 
@@ -176,7 +184,7 @@ impl UnixDatagram {
         let path = path.as_ref();
         let addr = path_addr(path)?;
         let handle = unix_socket(libc::SOCK_DGRAM).await?;
-        ops::bind(&handle, addr).await.map_err(|error| naming(path, error))?;
+        ops::bind(&handle, addr).await.map_err(|error| naming("bind to", path, error))?;
         Ok(UnixDatagram { handle })
     }
 
@@ -194,9 +202,11 @@ impl UnixDatagram {
         Ok((UnixDatagram::from_std(one), UnixDatagram::from_std(other)))
     }
 
-    /// From now on sends to, and receives from, this path only.
+    /// From now on sends to, and receives from, this path only. The error names it.
     pub async fn connect(&self, path: impl AsRef<Path>) -> io::Result<()> {
-        ops::connect(&self.handle, path_addr(path.as_ref())?).await
+        let path = path.as_ref();
+        let connected = ops::connect(&self.handle, path_addr(path)?).await;
+        connected.map_err(|error| naming("connect to", path, error))
     }
 
     /// The next datagram, in memory that the runtime gives when it is there. What the lease has no

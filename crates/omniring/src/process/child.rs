@@ -111,11 +111,13 @@ impl Child {
     }
 
     /// Sends it a signal. Fails with `InvalidInput` for signals without a name, and with `ESRCH` if it
-    /// was found to have ended.
+    /// was found to have ended; that error has its number and how it ended.
     pub fn signal(&self, kind: SignalKind) -> io::Result<()> {
-        let (Some(child), None) = (&self.process.child, self.process.status) else {
-            return Err(io::Error::from_raw_os_error(libc::ESRCH));
-        };
+        let child = self.process.child.as_ref().expect("there until it is dropped");
+        if let Some(status) = self.process.status {
+            let what = format!("process {} has ended ({status}); it gets no {kind:?}", child.id());
+            return Err(Explained::new(libc::ESRCH, what).into());
+        }
         let Some(signal) = rustix::process::Signal::from_named_raw(kind.as_raw()) else {
             let what = format!("{kind:?} has no name");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));

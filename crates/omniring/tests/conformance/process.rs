@@ -215,8 +215,13 @@ fn a_signal_to_what_has_ended_is_refused(runtime: &Runtime) {
         let mut child = Command::new("true").spawn().unwrap();
         let unnamed = child.signal(SignalKind::from_raw(40)).unwrap_err();
         assert_eq!(unnamed.kind(), io::ErrorKind::InvalidInput);
+        let id = child.id().unwrap().to_string();
         timeout(SOON, child.wait()).await.unwrap().unwrap();
-        assert_eq!(errno(child.signal(SignalKind::TERMINATE)), libc::ESRCH);
+        let error = child.signal(SignalKind::TERMINATE).unwrap_err();
+        for part in [&*id, "has ended (exit status: 0)", "SIGTERM"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        assert_eq!(errno(Err::<(), _>(error)), libc::ESRCH);
     });
 }
 

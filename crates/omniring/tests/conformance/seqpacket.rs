@@ -166,6 +166,7 @@ fn an_address_in_use_is_named(runtime: &Runtime) {
         let _listener = UnixSeqpacketListener::bind(&path).await.unwrap();
         let error = UnixSeqpacketListener::bind(&path).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
-        assert!(error.to_string().contains("socket"), "{error}");
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+        assert_eq!(errno(Err::<(), _>(error)), libc::EADDRINUSE);
     });
 }

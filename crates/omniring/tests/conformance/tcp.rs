@@ -210,6 +210,7 @@ fn an_address_in_use_is_named(runtime: &Runtime) {
         let error = TcpListener::bind(addr).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         assert!(error.to_string().contains(&addr.to_string()), "{error}");
+        assert_eq!(errno(Err::<(), _>(error)), libc::EADDRINUSE);
         drop(listener);
         TcpListener::bind(addr).await.unwrap();
     });

@@ -199,6 +199,20 @@ fn what_was_not_read_is_discarded(runtime: &Runtime) {
     });
 }
 
+/// What programs call the terminal.
+fn name_of(controller: &Terminal) -> String {
+    rustix::pty::ptsname(controller, Vec::new()).unwrap().into_string().unwrap()
+}
+
+/// It fails because nobody is on the other side, and says of which terminal.
+fn assert_closed<T>(result: io::Result<T>, name: &str) {
+    let error = result.map(drop).unwrap_err();
+    let text = error.to_string();
+    let says_what = text.contains("is closed: no program") || text.contains("is hung up");
+    assert!(text.contains(name) && says_what, "{name}: {text}");
+    assert_eq!(errno(Err::<(), _>(error)), libc::EIO);
+}
+
 fn when_the_user_side_is_closed_the_controller_gets_eio(runtime: &Runtime) {
     runtime.block_on(async {
         // While it waits.
@@ -206,8 +220,9 @@ fn when_the_user_side_is_closed_the_controller_gets_eio(runtime: &Runtime) {
         let mut receive = controller.recv_into(Vec::with_capacity(10));
         assert!(start(&mut receive).await.is_none());
         user.close().await.unwrap();
-        assert_eq!(errno(timeout(SOON, receive).await.unwrap().0), libc::EIO);
-        assert_eq!(errno(controller.recv_into(Vec::with_capacity(10)).await.0), libc::EIO);
+        let name = name_of(&controller);
+        assert_closed(timeout(SOON, receive).await.unwrap().0, &name);
+        assert_closed(controller.recv_into(Vec::with_capacity(10)).await.0, &name);
         let events = timeout(SOON, controller.poll(libc::POLLIN)).await.unwrap().unwrap();
         assert_eq!(events as i16 & libc::POLLHUP, libc::POLLHUP);
         // What was written before comes first.
@@ -226,13 +241,15 @@ fn when_the_controller_is_closed_the_user_side_is_hung_up(runtime: &Runtime) {
         let raw = user.raw_mode().unwrap();
         let mut receive = user.recv_into(Vec::with_capacity(10));
         assert!(start(&mut receive).await.is_none());
+        let name = name_of(&controller);
         drop(controller);
         assert_eq!(timeout(SOON, receive).await.unwrap().0.unwrap(), 0);
         let (result, _) = timeout(SOON, user.recv_into(Vec::with_capacity(10))).await.unwrap();
         assert_eq!(result.unwrap(), 0);
-        assert_eq!(errno(timeout(SOON, user.send("x")).await.unwrap().0), libc::EIO);
+        assert_closed(timeout(SOON, user.send("x")).await.unwrap().0, &name);
         // There are no settings any more, and dropping the guard minds nothing.
-        assert_eq!(errno(user.settings().map(drop)), libc::EIO);
+        assert_closed(user.settings(), &name);
+        assert_closed(user.window_size(), &name);
         drop(raw);
     });
 }
@@ -259,6 +276,7 @@ fn what_is_no_terminal_is_refused(runtime: &Runtime) {
         assert_eq!(errno(Err::<(), _>(error)), libc::ENOTTY);
         let error = Terminal::open(dir.path().join("nothing")).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("/nothing\" as a terminal"), "{error}");
     });
 }
 

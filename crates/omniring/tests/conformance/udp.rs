@@ -7,7 +7,7 @@ use omniring::net::UdpSocket;
 use omniring::time::timeout;
 use omniring::{Runtime, spawn};
 
-use crate::harness::{conformance, skip};
+use crate::harness::{conformance, errno, skip};
 use crate::loopback::start;
 
 conformance!(
@@ -278,6 +278,7 @@ fn an_address_in_use_is_named(runtime: &Runtime) {
         let error = UdpSocket::bind(addr).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         assert!(error.to_string().contains(&addr.to_string()), "{error}");
+        assert_eq!(errno(Err::<(), _>(error)), libc::EADDRINUSE);
     });
 }
 

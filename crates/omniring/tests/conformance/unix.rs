@@ -159,6 +159,7 @@ fn a_path_that_is_not_there_is_not_found(runtime: &Runtime) {
     runtime.block_on(async {
         let error = UnixStream::connect(&path).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         let unbound = UnixDatagram::unbound().await.unwrap();
         let error = unbound.send_to("x", &path).await.0.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -177,6 +178,7 @@ fn nobody_at_a_path_refuses(runtime: &Runtime) {
         drop(UnixListener::bind(&path).await.unwrap());
         let error = UnixStream::connect(&path).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
     });
 }
 
