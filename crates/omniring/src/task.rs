@@ -149,26 +149,25 @@ impl<F: Future> TaskCell<F> {
     unsafe fn poll(header: NonNull<Header>, cx: &mut Context<'_>) -> bool {
         // SAFETY: the contract above.
         let cell = unsafe { header.cast::<TaskCell<F>>().as_ref() };
-        let poll = catch_unwind(AssertUnwindSafe(|| {
+        let completed = catch_unwind(AssertUnwindSafe(|| {
             // SAFETY: the only user of the stage: a poll does not poll its own task.
             let Stage::Future(future) = (unsafe { &mut *cell.stage.get() }) else {
                 unreachable!("a completed task is not polled")
             };
             // SAFETY: the future stays in the cell until it is dropped there.
-            let poll = unsafe { Pin::new_unchecked(future) }.poll(cx);
-            if poll.is_ready() {
-                // SAFETY: as above, and the borrow of the future is over.
-                unsafe { drop_in_place_stage(cell.stage.get()) };
-            }
-            poll
+            let Poll::Ready(output) = unsafe { Pin::new_unchecked(future) }.poll(cx) else {
+                return false;
+            };
+            // SAFETY: as above, and the borrow of the future is over.
+            unsafe { drop_in_place_stage(cell.stage.get()) };
+            cell.leave(Ok(output));
+            true
         }));
-        match poll {
-            Ok(Poll::Pending) => return false,
-            Ok(Poll::Ready(output)) => cell.leave(Ok(output)),
+        completed.unwrap_or_else(|payload| {
             // Of the future, which is still there, or of its destructor.
-            Err(payload) => cell.finish(Err(JoinError::Panicked(payload))),
-        }
-        true
+            cell.finish(Err(JoinError::Panicked(payload)));
+            true
+        })
     }
 
     /// # Safety
