@@ -525,7 +525,8 @@ impl Core {
 
     fn expire_timers(&self) {
         let mut due = self.due.take();
-        self.timers.borrow_mut().expire(now(), &mut due);
+        // As many as run before the next turn: what they touch is then still in the cache.
+        self.timers.borrow_mut().expire(now(), TASKS_PER_TURN, &mut due);
         self.meter.count_timers(due.len());
         due.drain(..).for_each(Waker::wake);
         self.due.set(due);

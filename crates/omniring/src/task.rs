@@ -369,6 +369,8 @@ impl Task {
         let header = self.header();
         if !header.has(COMPLETED | SCHEDULED) {
             header.set(SCHEDULED);
+            // The future begins in this line of memory or the next.
+            prefetch_at(self.0.as_ptr().cast_const().wrapping_byte_add(64).cast());
             executor::push_local(self);
         }
     }
@@ -515,6 +517,25 @@ const WAKER: RawWakerVTable = RawWakerVTable::new(
     |data| (*borrowed(data)).clone().wake(),
     |data| drop(Task(header_of(data))),
 );
+
+/// Has the processor fetch what a wake by this waker needs first, if it is a task's. Many are fetched at
+/// the same time, where wakes one after the other would each wait for memory.
+#[inline]
+pub(crate) fn prefetch(waker: &Waker) {
+    prefetch_at(waker.data());
+}
+
+#[inline]
+fn prefetch_at(address: *const ()) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: nothing is read, whatever the address; every x86-64 has the instruction.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
 
 /// The task of a waker that keeps its reference.
 fn borrowed(data: *const ()) -> ManuallyDrop<Task> {

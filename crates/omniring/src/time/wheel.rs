@@ -6,13 +6,16 @@
 //! below. A timer moves down a level when its slot's time comes, and fires from level 0: never early,
 //! and late by less than a tick.
 //!
-//! With very many timers what counts is how much memory one touches until it has fired. Hence the wide
-//! level 0, into which a timer of up to 4 seconds comes by one move, and two timers to a cache line.
+//! With very many timers what counts is how often one waits for memory until it has fired. Hence the
+//! wide level 0, into which a timer of up to 4 seconds comes by one move, two timers to a cache line, and
+//! several chains of timers to a slot above level 0, which are followed at the same time.
 
 use std::task::Waker;
 use std::time::Duration;
 
 use omniring_driver::clock::Instant;
+
+use crate::task::prefetch;
 
 /// Length of a tick in nanoseconds: about 16 microseconds.
 const TICK_NS: u64 = 1 << 14;
@@ -29,9 +32,12 @@ const LEVELS: usize = 5;
 const SPAN: u64 = 1 << (TICK_BITS + SLOT_BITS * LEVELS as u32);
 const TOP: usize = LEVELS - 1;
 
+/// Chains of timers to each slot of the levels above; a timer is in the one that its index says.
+const CHAINS: usize = 8;
+
 /// No timer, and of a timer's `previous`, that it is in no slot.
 const NONE: u32 = u32::MAX;
-/// Of a timer's `previous`: it is the first of the slot whose number follows.
+/// Of a timer's `previous`: it is the first of the chain whose number follows.
 const HEAD: u32 = 1 << 31;
 
 /// Names an armed timer.
@@ -42,7 +48,7 @@ struct Timer {
     waker: Option<Waker>,
     /// When it fires.
     tick: u64,
-    /// The one before it in its slot.
+    /// The one before it in its chain.
     previous: u32,
     next: u32,
 }
@@ -60,11 +66,11 @@ pub(crate) struct Wheel {
     occupied_words: u64,
     /// A bit for each slot of the levels above that has timers.
     occupied: [u64; LEVELS],
-    /// The first timer of each slot, level by level.
+    /// The first timer of each chain, level by level.
     first: Box<[u32]>,
 }
 
-/// A slot, from its number: level by level.
+/// A slot of the wheel.
 #[derive(Clone, Copy)]
 enum Slot {
     /// Of level 0.
@@ -74,17 +80,11 @@ enum Slot {
 }
 
 impl Slot {
-    fn number(self) -> usize {
+    /// The number of its first chain; those of level 0 have one only.
+    fn first_chain(self) -> usize {
         match self {
             Slot::Tick(slot) => slot,
-            Slot::Upper { level, slot } => TICK_SLOTS + level * SLOTS + slot,
-        }
-    }
-
-    fn from_number(number: usize) -> Slot {
-        match number.checked_sub(TICK_SLOTS) {
-            None => Slot::Tick(number),
-            Some(number) => Slot::Upper { level: number / SLOTS, slot: number % SLOTS },
+            Slot::Upper { level, slot } => TICK_SLOTS + (level * SLOTS + slot) * CHAINS,
         }
     }
 }
@@ -99,7 +99,7 @@ impl Wheel {
             occupied_ticks: [0; TICK_SLOTS / 64],
             occupied_words: 0,
             occupied: [0; LEVELS],
-            first: vec![NONE; TICK_SLOTS + LEVELS * SLOTS].into_boxed_slice(),
+            first: vec![NONE; TICK_SLOTS + LEVELS * SLOTS * CHAINS].into_boxed_slice(),
         }
     }
 
@@ -132,7 +132,7 @@ impl Wheel {
                 index as u32
             }
         };
-        self.place(index);
+        self.place(index, tick);
         TimerKey(index)
     }
 
@@ -155,29 +155,69 @@ impl Wheel {
         timer.waker.take()
     }
 
-    /// Fires everything that is due by `now`: appends the wakers, in the order of their ticks.
-    pub(crate) fn expire(&mut self, now: Instant, due: &mut Vec<Waker>) {
+    /// Fires what is due by `now`: appends the wakers, in the order of their ticks. With `count_max` of
+    /// them it leaves later ticks to the next call.
+    pub(crate) fn expire(&mut self, now: Instant, count_max: usize, due: &mut Vec<Waker>) {
         let now_tick = now.saturating_duration_since(self.start).as_nanos() / u128::from(TICK_NS);
         let now_tick = now_tick as u64;
         while let Some((slot, tick)) = self.next_slot()
             && tick <= now_tick
         {
+            if due.len() >= count_max {
+                return;
+            }
             self.elapsed = tick;
-            let mut at = std::mem::replace(&mut self.first[slot.number()], NONE);
             self.mark_empty(slot);
-            while at != NONE {
-                let timer = &mut self.timers[at as usize];
-                let next = timer.next;
-                if timer.tick <= tick {
-                    timer.previous = NONE;
-                    due.extend(timer.waker.take());
-                } else {
-                    self.place(at);
+            let chain = slot.first_chain();
+            match slot {
+                Slot::Tick(_) => {
+                    let mut at = std::mem::replace(&mut self.first[chain], NONE);
+                    while at != NONE {
+                        at = self.fire(at, due);
+                    }
                 }
-                at = next;
+                Slot::Upper { .. } => self.move_down(chain, due),
             }
         }
         self.elapsed = self.elapsed.max(now_tick);
+    }
+
+    /// Fires a timer, which is out of its chain: the next of that.
+    #[inline]
+    fn fire(&mut self, index: u32, due: &mut Vec<Waker>) -> u32 {
+        let timer = &mut self.timers[index as usize];
+        timer.previous = NONE;
+        if let Some(waker) = timer.waker.take() {
+            prefetch(&waker);
+            due.push(waker);
+        }
+        timer.next
+    }
+
+    /// Moves the timers of a slot, whose chains begin with this one, to where they belong by now.
+    fn move_down(&mut self, first_chain: usize, due: &mut Vec<Waker>) {
+        let mut at = [NONE; CHAINS];
+        at.swap_with_slice(&mut self.first[first_chain..first_chain + CHAINS]);
+        while at != [NONE; CHAINS] {
+            let indices = at;
+            let mut ticks = [0; CHAINS];
+            // The memory of all is asked for before that of one is waited for.
+            for (tick, at) in ticks.iter_mut().zip(&mut at) {
+                if let Some(timer) = self.timers.get(*at as usize) {
+                    (*tick, *at) = (timer.tick, timer.next);
+                }
+            }
+            for (index, tick) in indices.into_iter().zip(ticks) {
+                if index == NONE {
+                    continue;
+                }
+                if tick <= self.elapsed {
+                    self.fire(index, due);
+                } else {
+                    self.place(index, tick);
+                }
+            }
+        }
     }
 
     /// When to look again: the first timer, or before it the time to move some down a level.
@@ -222,30 +262,29 @@ impl Wheel {
     }
 
     /// Links a timer into the slot that its tick belongs to.
-    fn place(&mut self, index: u32) {
+    fn place(&mut self, index: u32, tick: u64) {
         // The last slot before the current one of the top level: that one is of this round.
         let last = self.elapsed + (SPAN - (1 << shift_of(TOP)));
-        let tick = self.timers[index as usize].tick.min(last);
+        let tick = tick.min(last);
         let differing = self.elapsed ^ tick;
-        let slot = if differing < TICK_SLOTS as u64 {
+        let chain = if differing < TICK_SLOTS as u64 {
             let slot = tick as usize % TICK_SLOTS;
             self.occupied_ticks[slot / 64] |= 1 << (slot % 64);
             self.occupied_words |= 1 << (slot / 64);
-            Slot::Tick(slot)
+            Slot::Tick(slot).first_chain()
         } else {
             let level = (differing.ilog2() - TICK_BITS) / SLOT_BITS;
             let level = (level as usize).min(TOP);
             let slot = (tick >> shift_of(level)) as usize % SLOTS;
             self.occupied[level] |= 1 << slot;
-            Slot::Upper { level, slot }
+            Slot::Upper { level, slot }.first_chain() + index as usize % CHAINS
         };
-        let number = slot.number();
-        let next = std::mem::replace(&mut self.first[number], index);
+        let next = std::mem::replace(&mut self.first[chain], index);
         if next != NONE {
             self.timers[next as usize].previous = index;
         }
         let timer = &mut self.timers[index as usize];
-        timer.previous = HEAD | number as u32;
+        timer.previous = HEAD | chain as u32;
         timer.next = next;
     }
 
@@ -264,10 +303,23 @@ impl Wheel {
             self.timers[previous as usize].next = next;
             return;
         }
-        let number = (previous & !HEAD) as usize;
-        self.first[number] = next;
+        let chain = (previous & !HEAD) as usize;
+        self.first[chain] = next;
         if next == NONE {
-            self.mark_empty(Slot::from_number(number));
+            self.chain_ended(chain);
+        }
+    }
+
+    /// A chain has no timers any more, nor may its slot.
+    fn chain_ended(&mut self, chain: usize) {
+        let Some(upper) = chain.checked_sub(TICK_SLOTS) else {
+            return self.mark_empty(Slot::Tick(chain));
+        };
+        let first_chain = chain - upper % CHAINS;
+        let chains = &self.first[first_chain..first_chain + CHAINS];
+        if chains == [NONE; CHAINS] {
+            let number = upper / CHAINS;
+            self.mark_empty(Slot::Upper { level: number / SLOTS, slot: number % SLOTS });
         }
     }
 }
@@ -296,7 +348,7 @@ mod tests {
 
     fn fire(wheel: &mut Wheel, now: Instant) -> usize {
         let mut due = Vec::new();
-        wheel.expire(now, &mut due);
+        wheel.expire(now, usize::MAX, &mut due);
         due.len()
     }
 
@@ -337,6 +389,24 @@ mod tests {
         assert_eq!(fire(&mut wheel, start + Duration::from_secs(100_000)), 4);
         assert_eq!(fire(&mut wheel, start + Duration::from_secs(999_999_999)), 1);
         assert_eq!(fire(&mut wheel, start + Duration::from_secs(1_000_000_001)), 1);
+    }
+
+    #[test]
+    fn what_is_too_much_for_one_call_fires_in_the_next() {
+        let start = omniring_driver::clock::now();
+        let mut wheel = Wheel::new(start);
+        for n in 0..1000 {
+            wheel.insert(start + Duration::from_millis(n), Waker::noop().clone());
+        }
+        let now = start + Duration::from_secs(10);
+        let mut due = Vec::new();
+        wheel.expire(now, 300, &mut due);
+        assert!((300..310).contains(&due.len()), "{}", due.len());
+        assert!(wheel.next_deadline().unwrap() < now);
+        // One that is armed meanwhile has its turn after those that were due before.
+        wheel.insert(start + Duration::from_millis(700), Waker::noop().clone());
+        assert_eq!(due.len() + fire(&mut wheel, now), 1001);
+        assert!(wheel.is_empty());
     }
 
     /// At whatever time it is armed, a timer beyond the wheel's span waits for its turn.
