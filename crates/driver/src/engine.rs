@@ -18,6 +18,8 @@ use crate::op::{Completion, FixedIndex, Handle, Op, Opcode};
 use crate::table::{Key, Table};
 
 pub(crate) mod calls;
+#[cfg(test)]
+mod scripted;
 pub(crate) mod uring;
 
 /// How an engine carries out an opcode.
@@ -109,7 +111,9 @@ pub(crate) trait Engine {
     }
 
     /// Asks for `key` to end early. Its completion comes out of a later turn all the same:
-    /// `-ECANCELED`, or the op's own result if it was faster.
+    /// `-ECANCELED`, or `-EINTR` where a call was interrupted, or the op's own result if it was
+    /// faster. An op that nobody has cancelled may end with `-EINTR` too, without having done
+    /// anything.
     fn cancel(&mut self, key: Key);
 
     /// Submits what was taken in, waits as told, and records what has completed.

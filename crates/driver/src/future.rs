@@ -22,6 +22,10 @@ pub unsafe trait Operation: Unpin + 'static {
     /// What the user gets: the result, and the buffer back.
     type Output;
 
+    /// Whether the op is carried out again where it was interrupted (`EINTR`) by what was not meant for
+    /// it, as the calls of the other engines are: it has done nothing by then. Only a close has.
+    const REPEATS: bool = true;
+
     /// The driver that carries the op out.
     fn driver(&self) -> &Rc<Driver>;
 
@@ -33,7 +37,8 @@ pub unsafe trait Operation: Unpin + 'static {
         Poll::Ready(None)
     }
 
-    /// The op as plain data. Called once.
+    /// The op as plain data. Called again if the op has to be carried out again, after it has ended:
+    /// see [`Operation::REPEATS`].
     fn prepare(&mut self) -> Op;
 
     /// Makes the output of a completion.
@@ -91,13 +96,15 @@ pub struct OpFuture<O: Operation> {
     /// There until the future is finished.
     operation: Option<O>,
     stage: Stage,
+    /// In flight, and told to end early.
+    is_cancelled: bool,
 }
 
 impl<O: Operation> OpFuture<O> {
     /// The future of `operation`.
     #[inline]
     pub fn new(operation: O) -> OpFuture<O> {
-        OpFuture { operation: Some(operation), stage: Stage::Idle }
+        OpFuture { operation: Some(operation), stage: Stage::Idle, is_cancelled: false }
     }
 
     /// The operation, until the future has finished.
@@ -110,7 +117,10 @@ impl<O: Operation> OpFuture<O> {
     pub fn cancel(&mut self) {
         match (self.stage, &self.operation) {
             (Stage::Idle, _) => self.stage = Stage::Cancelled,
-            (Stage::InFlight(key), Some(operation)) => operation.driver().cancel(key),
+            (Stage::InFlight(key), Some(operation)) => {
+                self.is_cancelled = true;
+                operation.driver().cancel(key);
+            }
             _ => {}
         }
     }
@@ -122,16 +132,46 @@ impl<O: Operation> Future for OpFuture<O> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<O::Output> {
         match self.poll_completion(cx) {
+            Poll::Ready(completion) if completion.result < 0 => self.poll_failed(completion, cx),
             Poll::Ready(completion) => Poll::Ready(self.finish(completion)),
             Poll::Pending => Poll::Pending,
         }
     }
 }
 
-/// The two halves of a poll, for futures that look at the completion before they make the output.
+/// The parts of a poll, for futures that look at the completion before they make the output.
 impl<O: Operation> OpFuture<O> {
-    /// Starts the op if it was not, and says how it ended. One of [`OpFuture::finish`],
-    /// [`OpFuture::finish_late`] and [`OpFuture::discard`] has to follow.
+    /// The rest of a poll that has found the op failed, out of the way: the fast path is then the
+    /// shorter by all that an operation does about errors.
+    #[cold]
+    #[inline(never)]
+    fn poll_failed(&mut self, mut completion: Completion, cx: &mut Context<'_>) -> Poll<O::Output> {
+        while self.goes_again(completion) {
+            completion = std::task::ready!(self.poll_completion(cx));
+        }
+        Poll::Ready(self.finish(completion))
+    }
+
+    /// Whether the op has to be carried out again, since something interrupted it that was not meant
+    /// for it. If so, it is as it was before it was submitted, and has to be polled.
+    ///
+    /// A worker thread of the kernel's that waits in a call for an op is interrupted to cancel that
+    /// op; it may happen that the op which the worker takes up next finds the interruption.
+    pub(crate) fn goes_again(&mut self, completion: Completion) -> bool {
+        let again = O::REPEATS && !self.is_cancelled && completion.result == -libc::EINTR;
+        if again {
+            self.stage = Stage::Idle;
+        }
+        again
+    }
+
+    /// Whether it is in flight, or was, and was told to end early.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.is_cancelled
+    }
+
+    /// Starts the op if it was not, and says how it ended. One of [`OpFuture::goes_again`], if that is
+    /// true, [`OpFuture::finish`], [`OpFuture::finish_late`] and [`OpFuture::discard`] has to follow.
     #[inline]
     pub(crate) fn poll_completion(&mut self, cx: &mut Context<'_>) -> Poll<Completion> {
         let Some(operation) = &mut self.operation else {
@@ -166,9 +206,10 @@ impl<O: Operation> OpFuture<O> {
 
     /// The output of an op that has ended.
     #[inline]
-    pub(crate) fn finish(&mut self, completion: Completion) -> O::Output {
-        if completion.result < 0 {
-            return fail(&mut self.operation, completion);
+    pub(crate) fn finish(&mut self, mut completion: Completion) -> O::Output {
+        if O::REPEATS && completion.result == -libc::EINTR {
+            // A cancel of ours interrupts some calls, and then says so in this way.
+            completion.result = -libc::ECANCELED;
         }
         let operation = self.operation.take().expect("it was there a moment ago");
         operation.complete(completion)
@@ -192,14 +233,6 @@ impl<O: Operation> OpFuture<O> {
         let operation = self.operation.as_ref().expect("there until the output is made");
         operation.driver().clone()
     }
-}
-
-/// Completes an operation that failed, out of the way: the fast path is then the shorter by all
-/// that an operation does about errors.
-#[cold]
-#[inline(never)]
-fn fail<O: Operation>(operation: &mut Option<O>, completion: Completion) -> O::Output {
-    operation.take().expect("it was there a moment ago").complete(completion)
 }
 
 impl<O: Operation> OpFuture<O> {

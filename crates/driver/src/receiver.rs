@@ -321,6 +321,7 @@ impl Receiver {
                 }
                 // It was told to end, because what came was not taken.
                 error if error == -libc::ECANCELED && was_armed => {}
+                error if error == -libc::EINTR => {}
                 // Sockets of a kind that the kernel has no multishot form for.
                 error if error == -libc::EINVAL || error == -libc::EOPNOTSUPP => {
                     self.is_native = false;
@@ -466,7 +467,8 @@ impl Receiver {
             };
             match -result {
                 // The end of a stream comes again; the others are this receiver's own affair.
-                ..=0 | libc::ECANCELED | libc::EAGAIN | libc::ENOBUFS | libc::EINVAL => {}
+                ..=0 | libc::ECANCELED | libc::EINTR => {}
+                libc::EAGAIN | libc::ENOBUFS | libc::EINVAL => {}
                 errno => return Poll::Ready(Stopped::Failed(errno)),
             }
         }

@@ -4,6 +4,10 @@
 //! a timer that was not needed; elsewhere a timeout of the engine's runs beside the op and cancels
 //! it. Either way the op alone decides how it ended: only an op that was cancelled, by a limit that
 //! has passed, is late.
+//!
+//! An op that was interrupted by chance goes again, under the limit that it had, or if that was linked to
+//! it, and so ended with it, under a new one: the op has that much longer, which is as long as it took a
+//! thread of the kernel's to take it up. Whether it was chance, a linked limit has to say first.
 
 use std::fmt;
 use std::future::Future;
@@ -24,9 +28,13 @@ pub struct Timed<O: Operation> {
     timer: Timer,
     /// The op has ended, cancelled, and it is not known yet whether by the limit.
     is_cancelled: bool,
+    /// It was interrupted, which may have been a cancel.
+    is_interrupted: bool,
     /// By the user, so that it is not the limit's doing.
     is_cancelled_by_user: bool,
 }
+
+const INTERRUPTED: Completion = Completion::error(libc::EINTR);
 
 enum Timer {
     /// The op was not submitted.
@@ -50,7 +58,14 @@ impl<O: Operation> OpFuture<O> {
     /// the future with it.
     pub fn with_timeout(self, limit: Duration) -> Timed<O> {
         let timer = Timer::Idle;
-        Timed { op: self, limit, timer, is_cancelled: false, is_cancelled_by_user: false }
+        Timed {
+            op: self,
+            limit,
+            timer,
+            is_cancelled: false,
+            is_interrupted: false,
+            is_cancelled_by_user: false,
+        }
     }
 }
 
@@ -59,6 +74,17 @@ impl<O: Operation> Timed<O> {
     pub fn cancel(&mut self) {
         self.is_cancelled_by_user = true;
         self.op.cancel();
+    }
+
+    /// Whether the op that failed may have been cancelled: by the user, or by the limit.
+    fn is_cancel(&self, completion: Completion) -> bool {
+        let by_limit = matches!(self.timer, Timer::Linked(_) | Timer::Over);
+        let interrupts = O::REPEATS && (by_limit || self.op.is_cancelled());
+        match -completion.result {
+            libc::ECANCELED => true,
+            libc::EINTR => interrupts,
+            _ => false,
+        }
     }
 
     /// Looks at the timer, which may start it: whether it has cancelled the op just now.
@@ -106,24 +132,39 @@ impl<O: Operation> Future for Timed<O> {
         loop {
             if !this.is_cancelled {
                 match this.op.poll_completion(cx) {
-                    Poll::Ready(completion) if completion.result == -libc::ECANCELED => {
-                        this.is_cancelled = true;
+                    Poll::Ready(completion) if completion.result >= 0 => {
+                        return Poll::Ready(this.op.finish(completion));
                     }
+                    Poll::Ready(completion) if this.is_cancel(completion) => {
+                        this.is_cancelled = true;
+                        this.is_interrupted = completion.result == -libc::EINTR;
+                    }
+                    Poll::Ready(completion) if this.op.goes_again(completion) => continue,
                     Poll::Ready(completion) => return Poll::Ready(this.op.finish(completion)),
                     Poll::Pending => {}
                 }
             }
             // An op that waits without having been submitted ends as soon as it is cancelled.
-            if this.is_cancelled_by_user || !this.poll_timer(cx) {
-                break;
+            if !this.is_cancelled_by_user && this.poll_timer(cx) {
+                continue;
             }
-        }
-        match this.timer {
-            _ if !this.is_cancelled => Poll::Pending,
-            // The kernel is about to say whether it was the limit.
-            Timer::Linked(_) if !this.is_cancelled_by_user => Poll::Pending,
-            Timer::Over if !this.is_cancelled_by_user => Poll::Ready(this.op.finish_late()),
-            _ => Poll::Ready(this.op.finish(Completion::error(libc::ECANCELED))),
+            match this.timer {
+                _ if !this.is_cancelled => return Poll::Pending,
+                // The kernel is about to say whether it was the limit.
+                Timer::Linked(_) if !this.is_cancelled_by_user => return Poll::Pending,
+                Timer::Over if !this.is_cancelled_by_user => {
+                    return Poll::Ready(this.op.finish_late());
+                }
+                Timer::Gone
+                    if this.is_interrupted
+                        && !this.is_cancelled_by_user
+                        && this.op.goes_again(INTERRUPTED) =>
+                {
+                    this.is_cancelled = false;
+                    this.timer = Timer::Beside(timeout(&this.op.driver(), this.limit));
+                }
+                _ => return Poll::Ready(this.op.finish(Completion::error(libc::ECANCELED))),
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::meter::Meter;
 use crate::metrics::Metrics;
 use crate::net::Pipes;
 use crate::sharded::Shards;
-use crate::task::{JoinHandle, Task};
+use crate::task::{Completed, JoinHandle, TASKS_MAX, Task};
 use crate::time::wheel::Wheel;
 use crate::trace::in_task_span;
 
@@ -98,10 +98,30 @@ pub(crate) struct Core {
     hogs: Option<Hogs>,
 }
 
+/// A task keeps its place, so that when one goes nobody else's memory is touched.
 #[derive(Default)]
 struct Tasks {
-    list: Vec<Task>,
+    list: Vec<Option<Task>>,
+    /// Places of the list that nobody has.
+    free: Vec<u32>,
     closed: bool,
+}
+
+impl Tasks {
+    fn count(&self) -> usize {
+        self.list.len() - self.free.len()
+    }
+
+    /// A place, which is the list's next one or is free.
+    #[inline]
+    fn place(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            let place = self.list.len();
+            assert!(place < TASKS_MAX, "fewer than 2^28 tasks");
+            self.list.push(None);
+            place as u32
+        })
+    }
 }
 
 /// The runtime that the calling code runs in.
@@ -324,13 +344,14 @@ impl Core {
         // While nothing of the runtime is borrowed: a subscriber may come back in.
         let future = in_task_span(future, name, || self.index());
         let mut tasks = self.tasks.borrow_mut();
-        let index = u32::try_from(tasks.list.len()).expect("fewer than 2^32 tasks");
         self.meter.count_spawn();
-        let (listed, queued, handle) = Task::new::<F>(future, self.shared.clone(), index);
         if tasks.closed {
+            let (listed, _, handle) = Task::new::<F>(future, self.shared.clone(), 0);
             return (handle, Some(listed));
         }
-        tasks.list.push(listed);
+        let index = tasks.place();
+        let (listed, queued, handle) = Task::new::<F>(future, self.shared.clone(), index);
+        tasks.list[index as usize] = Some(listed);
         if is_current {
             push_local(queued);
         } else {
@@ -355,7 +376,7 @@ impl Core {
     }
 
     pub(crate) fn task_count(&self) -> usize {
-        self.tasks.borrow().list.len()
+        self.tasks.borrow().count()
     }
 
     #[cfg(feature = "metrics")]
@@ -423,9 +444,8 @@ impl Core {
             let next = QUEUE.with_borrow_mut(VecDeque::pop_front);
             let Some(task) = next else { return left + 1 };
             self.meter.count_poll();
-            let index = task.index();
-            if task.run() {
-                self.remove(index);
+            if let Some(completed) = task.run() {
+                self.remove(completed);
             }
         }
         0
@@ -439,13 +459,13 @@ impl Core {
             let next = QUEUE.with_borrow_mut(VecDeque::pop_front);
             let Some(task) = next else { return left + 1 };
             self.meter.count_poll();
-            let (index, id, type_name) = (task.index(), task.id(), task.type_name());
+            let (id, type_name) = (task.id(), task.type_name());
             let started = now();
             let completed = task.run();
             let time = now() - started;
-            let hog = hogs.observe(id, type_name, completed, time);
-            if completed {
-                self.remove(index);
+            let hog = hogs.observe(id, type_name, completed.is_some(), time);
+            if let Some(completed) = completed {
+                self.remove(completed);
             }
             if let Some(name) = hog {
                 hogs.report(&name, time);
@@ -455,20 +475,28 @@ impl Core {
     }
 
     /// Takes a completed task off the list.
-    fn remove(&self, index: u32) {
-        let removed = {
-            let list = &mut self.tasks.borrow_mut().list;
-            let removed = list.swap_remove(index as usize);
-            if let Some(moved) = list.get(index as usize) {
-                moved.set_index(index);
-            }
-            removed
+    #[inline]
+    fn remove(&self, completed: Completed) {
+        let listed = {
+            let tasks = &mut *self.tasks.borrow_mut();
+            let index = completed.index();
+            tasks.free.push(index as u32);
+            tasks.list[index].take()
         };
-        drop(removed);
+        completed.release(listed.expect("it was there until now"));
     }
 
+    #[inline]
     fn take_remote(&self) {
-        if self.shared.has_remote.load(Relaxed) && self.shared.has_remote.swap(false, Acquire) {
+        if self.shared.has_remote.load(Relaxed) {
+            self.take_what_is_remote();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_what_is_remote(&self) {
+        if self.shared.has_remote.swap(false, Acquire) {
             let (woken, calls) = {
                 let mut remote = self.shared.remote();
                 (std::mem::take(&mut remote.woken), std::mem::take(&mut remote.calls))
@@ -514,7 +542,8 @@ impl Core {
 
     fn expire_timers(&self) {
         let mut due = self.due.take();
-        self.timers.borrow_mut().expire(now(), &mut due);
+        // As many as run before the next turn: what they touch is then still in the cache.
+        self.timers.borrow_mut().expire(now(), TASKS_PER_TURN, &mut due);
         self.meter.count_timers(due.len());
         due.drain(..).for_each(Waker::wake);
         self.due.set(due);
@@ -527,12 +556,17 @@ impl Core {
             assert!(!Rc::ptr_eq(current, self), "a runtime cannot end inside of its block_on");
         }
         let _entered = self.enter();
-        self.tasks.borrow_mut().closed = true;
+        {
+            let tasks = &mut *self.tasks.borrow_mut();
+            tasks.closed = true;
+            tasks.list.retain(Option::is_some);
+            tasks.free.clear();
+        }
         loop {
             let Some(task) = self.tasks.borrow_mut().list.pop() else {
                 break;
             };
-            task.shut_down();
+            task.as_ref().inspect(|task| task.shut_down());
         }
         let queue = QUEUE.take();
         drop(queue);

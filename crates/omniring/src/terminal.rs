@@ -137,9 +137,7 @@ impl Terminal {
     /// start, that is a line at a time; of a raw one, what is there.
     ///
     /// Dropping the future cancels the receive; bytes that had arrived in the buffer by then are
-    /// lost. On the engine `uring-sqpoll` a receive or a send that follows may then fail with
-    /// `ECANCELED`, without having done anything: it finds the interruption that was meant for the
-    /// one before.
+    /// lost.
     pub fn recv_into<B: IoBufMut>(&self, buf: B) -> OpFuture<ops::Read<B>> {
         ops::read(&self.handle, buf, Position::Cursor)
     }
@@ -147,8 +145,7 @@ impl Terminal {
     /// Sends the initialised bytes of `buf`: the bytes that the terminal took, which may be fewer. They
     /// are not transmitted yet: see [`drain`](Terminal::drain).
     ///
-    /// Dropping the future cancels the send; part of it may have happened. As for
-    /// [`recv_into`](Terminal::recv_into) on `uring-sqpoll`.
+    /// Dropping the future cancels the send; part of it may have happened.
     pub fn send<B: IoBuf>(&self, buf: B) -> OpFuture<ops::Write<B>> {
         ops::write(&self.handle, buf, Position::Cursor)
     }

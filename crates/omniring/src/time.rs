@@ -93,7 +93,7 @@ impl Future for Sleep {
             self.armed = Some((core, key));
             return Poll::Pending;
         };
-        let polled = core.timers.borrow_mut().poll(*key, cx.waker());
+        let polled = core.timers.borrow_mut().poll(key, cx.waker());
         match polled {
             Ok(()) => {
                 self.disarm();

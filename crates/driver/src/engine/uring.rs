@@ -514,11 +514,12 @@ fn make_room_for_direct(ring: &mut Ring, config: &Config) -> io::Result<u32> {
     Ok(count)
 }
 
-/// A kernel thread that waits in a call on behalf of the ring is interrupted only by a cancel. The
-/// call then says so in one of several ways, some of which are the kernel's own (`ERESTARTSYS`).
+/// A kernel thread that waits in a call on behalf of the ring is interrupted by a cancel, of the op or
+/// of the one that it carried out before: whoever waits for the op knows which. The call says so in one
+/// of several ways, some of which are the kernel's own (`ERESTARTSYS`).
 fn named_error(result: i32) -> i32 {
     match -result {
-        libc::EINTR | 512..=516 => -libc::ECANCELED,
+        512..=516 => -libc::EINTR,
         _ => result,
     }
 }

@@ -391,6 +391,24 @@ pub fn write_synced<B: IoBuf>(handle: &SharedHandle, buf: B, position: Position)
     WriteSynced { write, sync, is_started: false, is_linked: false, written: None }
 }
 
+impl<B: IoBuf> WriteSynced<B> {
+    /// Polls the write, which was started. Where it has to go again, so has the sync: the kernel ended
+    /// that with the write, and it is started anew when the write is done.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, B)> {
+        loop {
+            let completion = std::task::ready!(self.write.poll_completion(cx));
+            if !self.write.goes_again(completion) {
+                return Poll::Ready(self.write.finish(completion));
+            }
+            if std::mem::take(&mut self.is_linked)
+                && let Some(write) = self.write.operation()
+            {
+                self.sync = fsync(&write.handle, true);
+            }
+        }
+    }
+}
+
 impl<B: IoBuf> Future for WriteSynced<B> {
     type Output = (io::Result<usize>, Option<io::Result<()>>, B);
 
@@ -398,7 +416,7 @@ impl<B: IoBuf> Future for WriteSynced<B> {
         let this = &mut *self;
         if this.written.is_none() {
             let polled = if this.is_started {
-                Pin::new(&mut this.write).poll(cx)
+                this.poll_write(cx)
             } else {
                 this.is_started = true;
                 let (polled, is_linked) = this.write.start_with(&mut this.sync, cx);
@@ -533,6 +551,9 @@ impl Close {
 unsafe impl Operation for Close {
     type Output = io::Result<()>;
 
+    /// The descriptor is gone: whoever closed it again would close another.
+    const REPEATS: bool = false;
+
     fn driver(&self) -> &Rc<Driver> {
         &self.driver
     }
@@ -554,7 +575,11 @@ unsafe impl Operation for Close {
         if self.submitted.is_some_and(|handle| handle.direct_index().is_some()) {
             self.driver.release_direct();
         }
-        unit(completion)
+        match completion.result {
+            // It is closed all the same.
+            result if result == -libc::EINTR => Ok(()),
+            _ => unit(completion),
+        }
     }
 
     fn complete_late(self) -> io::Result<()> {

@@ -38,7 +38,7 @@ unsafe impl Operation for Socket {
     }
 
     fn prepare(&mut self) -> Op {
-        self.direct = self.driver.reserve_direct();
+        self.direct = self.direct || self.driver.reserve_direct();
         let Socket { domain, kind, protocol, direct, .. } = *self;
         Op::Socket { domain, kind, protocol, direct }
     }
@@ -230,7 +230,7 @@ unsafe impl Operation for Accept {
     }
 
     fn prepare(&mut self) -> Op {
-        self.direct = self.handle.driver().reserve_direct();
+        self.direct = self.direct || self.handle.driver().reserve_direct();
         let (addr, addr_len) = self.addr.as_out();
         Op::Accept { handle: self.handle.handle(), addr, addr_len, direct: self.direct }
     }
@@ -300,6 +300,7 @@ impl Incoming {
             match &result {
                 // It was told to end, because connections were not taken.
                 Err(error) if was_armed && error.raw_os_error() == Some(libc::ECANCELED) => {}
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
                 _ => return Poll::Ready(result),
             }
         }
@@ -412,6 +413,8 @@ const ZERO_COPY_LEN_MIN: u32 = 32 << 10;
 /// See [`send_zero_copy`].
 pub struct SendZeroCopy<B: IoBuf> {
     sends: Option<OpStream<SendMulti<B>>>,
+    /// The send was interrupted, and is made again when the kernel is done with the buffer.
+    is_interrupted: bool,
 }
 
 struct SendMulti<B> {
@@ -448,8 +451,18 @@ impl<B: IoBuf> Future for SendZeroCopy<B> {
     type Output = (io::Result<usize>, InUse<B>);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let sends = self.sends.as_mut().expect("not polled after it has finished");
-        let completion = ready!(sends.poll_next(cx));
+        let completion = loop {
+            let this = &mut *self;
+            let sends = this.sends.as_mut().expect("not polled after it has finished");
+            let completion = ready!(sends.poll_next(cx));
+            // The last completion of the send before says nothing of the one to come.
+            let is_of_before = this.is_interrupted;
+            this.is_interrupted = completion.result == -libc::EINTR || is_of_before;
+            if !this.is_interrupted {
+                break completion;
+            }
+            this.is_interrupted = sends.is_armed();
+        };
         let sends = self.sends.take().expect("it was there a moment ago");
         Poll::Ready((count(completion), InUse { sends }))
     }
@@ -485,5 +498,5 @@ impl<B: IoBuf> Future for InUse<B> {
 /// Dropping the future cancels the send; the buffer goes when the kernel is done with it.
 pub fn send_zero_copy<B: IoBuf>(handle: &SharedHandle, buf: B, flags: c_int) -> SendZeroCopy<B> {
     let send = SendMulti { handle: handle.clone(), buf: Some(buf), flags };
-    SendZeroCopy { sends: Some(OpStream::new(send)) }
+    SendZeroCopy { sends: Some(OpStream::new(send)), is_interrupted: false }
 }

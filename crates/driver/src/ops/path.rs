@@ -33,7 +33,7 @@ unsafe impl Operation for Open {
         // Another ring than the one that would know the descriptor polls for its ops.
         let is_polled =
             self.flags & libc::O_DIRECT != 0 && self.driver.engine() == EngineName::UringIopoll;
-        self.direct = !is_polled && self.driver.reserve_direct();
+        self.direct = self.direct || !is_polled && self.driver.reserve_direct();
         Op::Open {
             dir: Handle::CURRENT_DIR,
             path: self.path.as_ptr(),

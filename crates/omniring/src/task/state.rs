@@ -1,34 +1,39 @@
 //! The one atomic word of a task: its references, and whether it is in the remote queue.
 
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicUsize, Ordering, fence};
+use loom::sync::atomic::{AtomicU32, Ordering, fence};
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 /// An entry of the remote queue exists.
-const REMOTE: usize = 1;
-const REFERENCE: usize = 2;
+const REMOTE: u32 = 1;
+const REFERENCE: u32 = 2;
+/// With so many references somebody leaks wakers, and goes on: before the count runs over, which would
+/// free a task that is in use, the process ends.
+const COUNT_MAX: u32 = u32::MAX / REFERENCE / 2;
 
-pub(super) struct State(AtomicUsize);
+pub(super) struct State(AtomicU32);
 
 impl State {
-    pub(super) fn new(reference_count: usize) -> State {
-        State(AtomicUsize::new(reference_count * REFERENCE))
+    pub(super) fn new(reference_count: u32) -> State {
+        State(AtomicU32::new(reference_count * REFERENCE))
     }
 
     /// For who has a reference.
     #[inline]
     pub(super) fn add_reference(&self) {
-        self.0.fetch_add(REFERENCE, Relaxed);
+        if self.0.fetch_add(REFERENCE, Relaxed) / REFERENCE > COUNT_MAX {
+            std::process::abort();
+        }
     }
 
-    /// Gives a reference up. True for the last one: all that was done under the others has happened
-    /// before.
+    /// Gives so many references up. True for the last ones: all that was done under the others has
+    /// happened before.
     #[inline]
-    pub(super) fn drop_reference(&self) -> bool {
-        let is_last = self.0.fetch_sub(REFERENCE, Release) / REFERENCE == 1;
+    pub(super) fn drop_references(&self, count: u32) -> bool {
+        let is_last = self.0.fetch_sub(count * REFERENCE, Release) / REFERENCE == count;
         if is_last {
             fence(Acquire);
         }
@@ -76,7 +81,7 @@ mod models {
             });
             let queued = Arc::new([AtomicBool::new(false), AtomicBool::new(false)]);
             let release = |task: &Task| {
-                if task.state.drop_reference() {
+                if task.state.drop_references(1) {
                     assert_eq!(task.freed.fetch_add(1, Ordering::Relaxed), 0);
                     // Nobody uses it any more.
                     task.told.iter().for_each(|told| told.with_mut(|_| ()));

@@ -32,31 +32,11 @@ conformance!(
     a_program_runs_on_a_terminal,
 );
 
-/// On `uring-sqpoll` a cancel may also end the op that follows: see [`Terminal::recv_into`]. That one
-/// has done nothing.
-fn is_interrupted(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ECANCELED)
-}
-
 async fn recv(terminal: &Terminal) -> Vec<u8> {
-    loop {
-        let received = timeout(SOON, terminal.recv_into(Vec::with_capacity(1000))).await;
-        let (result, buf) = received.expect("bytes come soon");
-        match result {
-            Err(error) if is_interrupted(&error) => {}
-            result => {
-                result.unwrap();
-                return buf;
-            }
-        }
-    }
-}
-
-/// Few bytes, after a receive that was dropped.
-async fn send(terminal: &Terminal, bytes: &[u8]) {
-    while let Err(error) = terminal.send_all(bytes.to_vec()).await.0 {
-        assert!(is_interrupted(&error), "{error}");
-    }
+    let received = timeout(SOON, terminal.recv_into(Vec::with_capacity(1000))).await;
+    let (result, buf) = received.expect("bytes come soon");
+    result.unwrap();
+    buf
 }
 
 fn lines_go_to_the_user_side_and_an_echo_back(runtime: &Runtime) {
@@ -123,7 +103,7 @@ fn a_dropped_receive_leaves_the_bytes(runtime: &Runtime) {
             assert!(start(&mut receive).await.is_none());
             drop(receive);
             let_others_run().await;
-            send(&controller, &[round]).await;
+            controller.send_all(vec![round]).await.0.unwrap();
             assert_eq!(recv(&user).await, [round]);
         }
     });
@@ -297,7 +277,7 @@ fn a_program_runs_on_a_terminal(runtime: &Runtime) {
         let mut child = command.spawn().unwrap();
         // The command has its descriptors as long as it is there.
         drop(command);
-        send(&controller, b"this\n").await;
+        controller.send_all("this\n").await.0.unwrap();
         assert!(timeout(SOON, child.wait()).await.unwrap().unwrap().success());
         let mut all = Vec::new();
         let rest = async {
