@@ -84,9 +84,11 @@ impl<S: Socket> Write for StreamIo<S> {
         self.poll_write_parts(cx, bufs.iter().map(|buf| &buf[..]))
     }
 
+    /// hyper goes on to the next request after it, and shuts down before it closes: a short send is not
+    /// waited for, which would wake the connection's task once more for each response.
     #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_sent(cx)
+        self.poll_handed_over(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

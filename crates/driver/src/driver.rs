@@ -297,6 +297,19 @@ impl Driver {
         taken.ok()
     }
 
+    /// As [`Driver::take`], but with exactly this result `key` wakes nobody.
+    #[inline]
+    pub(crate) fn take_quietly(
+        &self,
+        key: Key,
+        waker: &Waker,
+        expected: i32,
+    ) -> Option<Completion> {
+        let taken = self.inner.borrow_mut().table.take_quietly(key, waker, expected);
+        // As in `take`.
+        taken.ok()
+    }
+
     /// Asks for `key` to end early.
     pub(crate) fn cancel(&self, key: Key) {
         let inner = &mut *self.inner.borrow_mut();
@@ -376,12 +389,16 @@ impl Driver {
             }
         }
         let (mut wakers, orphans) = inner.table.take_finished();
+        let mut unused = inner.table.take_unused();
         drop(borrow);
         wakers.drain(..).for_each(Waker::wake);
+        if let Some(unused) = &mut unused {
+            unused.clear();
+        }
         for (orphan, completion) in orphans {
             orphan.finish(completion);
         }
-        self.inner.borrow_mut().table.give_back(wakers);
+        self.inner.borrow_mut().table.give_back(wakers, unused);
         result
     }
 
