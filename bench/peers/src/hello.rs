@@ -28,7 +28,12 @@ pub struct HelloOptions {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
     /// Engines of omniring, comma separated
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "uring,epoll")]
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "uring,epoll"
+    )]
     engines: Vec<String>,
     /// Where omniring's built examples are. Default: the root's release build.
     #[arg(long, hide_default_value = true)]
@@ -82,7 +87,8 @@ impl Contender {
         let ops = seen.requests as f64;
         self.cpu_us_per_op.push(used.cpu.as_secs_f64() * 1e6 / ops);
         self.rates.push(seen.rate);
-        self.switches_per_op.push(used.context_switches as f64 / ops);
+        self.switches_per_op
+            .push(used.context_switches as f64 / ops);
         self.errors += seen.errors;
         Ok(())
     }
@@ -137,13 +143,19 @@ pub fn run(options: &HelloOptions) -> Result<()> {
     let mut rival = Command::new(std::env::current_exe()?);
     rival.args(["hello-server"]);
     let mut contenders = vec![Contender::start("tokio".into(), rival)?];
-    let builds = [(Some(&options.examples), ""), (options.before.as_ref(), " before")];
+    let builds = [
+        (Some(&options.examples), ""),
+        (options.before.as_ref(), " before"),
+    ];
     for (directory, note) in builds {
         let Some(directory) = directory else { continue };
         for engine in &options.engines {
             let mut command = Command::new(directory.join("hello_http"));
             command.args(["--engine", engine]);
-            contenders.push(Contender::start(format!("omniring {engine}{note}"), command)?);
+            contenders.push(Contender::start(
+                format!("omniring {engine}{note}"),
+                command,
+            )?);
         }
     }
     for contender in &mut contenders {
@@ -187,7 +199,9 @@ fn print(options: &HelloOptions, contenders: &[Contender]) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let (connections, rounds) = (options.connections, options.rounds);
-    println!("hello over HTTP/1, connections {connections}, medians of {rounds} turns of a second\n\n{table}");
+    println!(
+        "hello over HTTP/1, connections {connections}, medians of {rounds} turns of a second\n\n{table}"
+    );
 }
 
 #[cfg(test)]
@@ -203,7 +217,10 @@ mod tests {
              Non-2xx or 3xx responses: 5\nRequests/sec:  29117.55\nTransfer/sec: 3.94MB\n",
         )
         .expect("it has all figures");
-        assert_eq!((seen.requests, seen.rate, seen.errors), (32029, 29117.55, 12));
+        assert_eq!(
+            (seen.requests, seen.rate, seen.errors),
+            (32029, 29117.55, 12)
+        );
         assert!(parse("unable to connect").is_none());
     }
 }

@@ -9,6 +9,7 @@ mod aligned;
 mod claims;
 mod compare;
 mod compio_peer;
+mod cores;
 mod fio;
 mod glommio_peer;
 mod hello;
@@ -31,6 +32,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::compare::CompareOptions;
+use crate::cores::CoresOptions;
 use crate::hello::HelloOptions;
 use crate::reads::ReadJob;
 use crate::task_work::TaskJob;
@@ -66,6 +68,8 @@ enum Command {
     Compare(CompareOptions),
     /// Compare hyper on omniring with hyper on tokio, loaded by wrk
     Hello(HelloOptions),
+    /// Compare omniring's echo on one core with that on several
+    Cores(CoresOptions),
     /// Say hello over HTTP with hyper on tokio, on one core, until killed
     HelloServer {
         /// Address to listen on; port 0 picks a free one
@@ -138,6 +142,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Compare(options) => compare::run(&options),
+        Command::Cores(options) => cores::run(&options),
         Command::Hello(options) => hello::run(&options),
         Command::HelloServer { listen, http2 } => hyper_peer::hello(listen, http2),
         Command::Task(job) => {

@@ -173,8 +173,11 @@ impl hyper::rt::Sleep for Sleep {}
 impl Future for Sleep {
     type Output = ();
 
+    /// # Panics
+    /// On another thread than that which made the timer.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.local().expect("a timer is polled on the thread that made it");
+        // Which the wrapper checks.
+        let sleep = self.0.as_deref_mut().expect("there until it is dropped");
         Pin::new(sleep).poll(cx)
     }
 }

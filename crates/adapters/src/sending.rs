@@ -143,8 +143,13 @@ impl Sending {
             *self = Sending::Idle(buf);
             return Poll::Ready(Ok(0));
         }
-        *self = Sending::InFlight { send: socket.send(buf.slice(..)), len };
+        let mut send = socket.send(buf.slice(..));
+        let Poll::Ready(ended) = Pin::new(&mut send).poll(cx) else {
+            *self = Sending::InFlight { send, len };
+            return Poll::Ready(Ok(len));
+        };
         // What failed at once was not accepted.
+        self.go_on(socket, ended)?;
         match self.poll_idle(socket, cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(len)),
