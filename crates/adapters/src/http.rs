@@ -67,7 +67,7 @@ impl<S: Socket> Write for StreamIo<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_parts(cx, std::iter::once(buf))
+        self.poll_write_parts(cx, &[IoSlice::new(buf)])
     }
 
     /// So that head and body, which are copied in any case, are copied once.
@@ -81,7 +81,7 @@ impl<S: Socket> Write for StreamIo<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_parts(cx, bufs.iter().map(|buf| &buf[..]))
+        self.poll_write_parts(cx, bufs)
     }
 
     /// hyper goes on to the next request after it, and shuts down before it closes: a short send is not

@@ -5,7 +5,7 @@
 //! shutdown.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -122,26 +122,29 @@ impl Sending {
         }
     }
 
-    /// Copies of `parts` what one send takes, and starts it: how many bytes.
-    pub(crate) fn poll_write<'a>(
+    /// Sends of `parts` what the socket takes at once; else copies what one send takes, and starts it: how
+    /// many bytes.
+    pub(crate) fn poll_write(
         &mut self,
         socket: &impl Socket,
         cx: &mut Context<'_>,
-        parts: impl Iterator<Item = &'a [u8]> + Clone,
+        parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_idle(socket, cx))?;
+        let len = parts.iter().fold(0, |len: usize, part| len.saturating_add(part.len()));
+        if len == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        if let Some(result) = socket.try_send(parts) {
+            return Poll::Ready(result);
+        }
         let Sending::Idle(memory) = self else { unreachable!("it was waited for") };
         let mut buf = std::mem::take(memory);
-        let len = parts.clone().fold(0, |len: usize, part| len.saturating_add(part.len()));
         let len = len.min(LEN_MAX);
         buf.reserve_exact(len);
         for part in parts {
             let count = part.len().min(len - buf.len());
             buf.extend_from_slice(&part[..count]);
-        }
-        if buf.is_empty() {
-            *self = Sending::Idle(buf);
-            return Poll::Ready(Ok(0));
         }
         let mut send = socket.send(buf.slice(..));
         let Poll::Ready(ended) = Pin::new(&mut send).poll(cx) else {

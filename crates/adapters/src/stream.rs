@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -32,6 +32,9 @@ pub trait Socket: sealed::Sealed + Clone + Unpin + fmt::Debug + 'static {
     fn send(&self, buf: Slice<Vec<u8>>) -> OpFuture<ops::Send<Slice<Vec<u8>>>>;
 
     #[doc(hidden)]
+    fn try_send(&self, parts: &[IoSlice<'_>]) -> Option<io::Result<usize>>;
+
+    #[doc(hidden)]
     fn end_writing(&self) -> ShuttingDown;
 }
 
@@ -53,6 +56,11 @@ macro_rules! socket {
                 $Stream::send(self, buf)
             }
 
+            #[inline]
+            fn try_send(&self, parts: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
+                $Stream::try_send(self, parts)
+            }
+
             fn end_writing(&self) -> ShuttingDown {
                 let stream = self.clone();
                 Box::pin(async move { stream.shutdown(Shutdown::Write).await })
@@ -69,7 +77,8 @@ socket!(UnixStream);
 ///
 /// - **Reading** copies out of leases, which the runtime gives when data has arrived: a connection that
 ///   waits holds no buffer. A read that was given up loses nothing.
-/// - **Writing** copies once and starts the send. A write that returned is on its way, and the flush waits
+/// - **Writing** sends at once what the socket takes, where the engine makes calls on this thread; else it
+///   copies once and starts the send. A write that returned is on its way, and the flush waits
 ///   until the socket has taken all of it; its error, if it has one, comes from the next write, flush or
 ///   shutdown. As with every `AsyncWrite`, whoever waits for an answer flushes first. hyper's flush, which
 ///   comes after each response, waits for sends of more than 4 KiB only: shorter ones are with the engine,
@@ -182,10 +191,10 @@ impl<S: Socket> StreamIo<S> {
     }
 
     #[inline]
-    pub(crate) fn poll_write_parts<'a>(
+    pub(crate) fn poll_write_parts(
         &mut self,
         cx: &mut Context<'_>,
-        parts: impl Iterator<Item = &'a [u8]> + Clone,
+        parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.sending.poll_write(&self.socket, cx, parts)
     }

@@ -203,6 +203,26 @@ impl Driver {
         }
     }
 
+    /// Carries an op out here and now, where the engine does so and it need not wait. `None` if
+    /// nothing was done: also when enough has been done between two turns.
+    ///
+    /// # Safety
+    /// What the op points at is valid for the time of the call.
+    #[inline]
+    pub(crate) unsafe fn attempt(&self, op: &Op) -> Option<Completion> {
+        let inner = &mut *self.inner.borrow_mut();
+        let engine = inner.engine.as_mut()?;
+        if inner.inline_count >= INLINE_PER_TURN {
+            return None;
+        }
+        // SAFETY: the caller's contract.
+        let completion = unsafe { engine.attempt(op) }?;
+        inner.inline_count += 1;
+        let stamp = inner.table.meter.begin(op, inner.table.in_flight_count());
+        inner.table.meter.end(stamp);
+        Some(completion)
+    }
+
     /// Starts two ops as one submission, if the engine links these two: see
     /// [`Engine::submit_linked`]. Each has a slot of its own and is waited for, cancelled and
     /// abandoned by itself. `None` if nothing was started.

@@ -481,6 +481,22 @@ impl Engine for Calls {
         }
     }
 
+    unsafe fn attempt(&mut self, op: &Op) -> Option<Completion> {
+        let is_inline = self.policy == Policy::DevicesOnPool && op.class() == Class::Peer;
+        if !is_inline || self.has_fd_limit || self.would_wait(op).is_some() {
+            return None;
+        }
+        // SAFETY: the caller's contract.
+        match unsafe { self.lender.attempt(op, Attempt::First) } {
+            Outcome::Done(completion) => {
+                self.after_inline(op, completion);
+                Some(completion)
+            }
+            // Who starts it in earnest finds out once more, and waits.
+            Outcome::Wait { .. } => None,
+        }
+    }
+
     fn cancel(&mut self, key: Key) {
         let Some(entry) = self.entry(key) else { return };
         match entry.place {
