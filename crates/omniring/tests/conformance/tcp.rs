@@ -86,7 +86,7 @@ fn data_before_the_end_of_the_stream_is_not_lost(runtime: &Runtime) {
         let (client, server) = tcp_pair().await;
         client.send_all("last words").await.0.unwrap();
         client.shutdown(Shutdown::Write).await.unwrap();
-        assert_eq!(recv_to_end(server).await, b"last words");
+        assert_eq!(recv_to_end(&server).await, b"last words");
         // The end stays the end.
         for _ in 0..3 {
             let (result, buf) = server.recv_into(Vec::with_capacity(8)).await;
@@ -100,11 +100,11 @@ fn closing_is_the_end_of_the_stream(runtime: &Runtime) {
         let (client, server) = tcp_pair().await;
         client.send_all("bye").await.0.unwrap();
         client.close().await.unwrap();
-        assert_eq!(recv_to_end(server).await, b"bye");
+        assert_eq!(recv_to_end(&server).await, b"bye");
 
         let (client, server) = tcp_pair().await;
         drop(client);
-        assert_eq!(recv_to_end(server).await, b"");
+        assert_eq!(recv_to_end(&server).await, b"");
     });
 }
 
@@ -130,7 +130,7 @@ fn each_direction_ends_by_itself(runtime: &Runtime) {
         let (client, server) = tcp_pair().await;
         client.send_all("question").await.0.unwrap();
         client.shutdown(Shutdown::Write).await.unwrap();
-        assert_eq!(recv_to_end(server).await, b"question");
+        assert_eq!(recv_to_end(&server).await, b"question");
         server.send_all("answer").await.0.unwrap();
         server.shutdown(Shutdown::Write).await.unwrap();
         assert_eq!(recv_to_end(&client).await, b"answer");
@@ -343,7 +343,7 @@ fn what_a_socket_takes_at_once_arrives(runtime: &Runtime) {
         let rest = spawn(async move {
             client.send_all("the end").await.0.unwrap();
         });
-        let received = timeout(SOON, recv_to_end(server)).await.unwrap();
+        let received = timeout(SOON, recv_to_end(&server)).await.unwrap();
         rest.await.unwrap();
         sent.extend_from_slice(b"the end");
         assert!(received == sent);
@@ -872,7 +872,7 @@ fn clones_share_the_connection(runtime: &Runtime) {
         let (result, buf) = server.recv_into(Vec::with_capacity(64)).await;
         assert_eq!((result.unwrap(), &buf[..]), (10, &b"still open"[..]));
         drop(other);
-        assert_eq!(recv_to_end(server).await, b"");
+        assert_eq!(recv_to_end(&server).await, b"");
     });
 }
 
