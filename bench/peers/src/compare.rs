@@ -20,6 +20,7 @@ use crate::process::{Pinned, RunningChild};
 use crate::reads::ReadJob;
 use crate::rusage::Usage;
 use crate::statistics::{median, paired_ratio};
+use crate::{LOAD_CORE, SERVER_CORE};
 
 /// An engine of omniring, and the option that puts it on another tier of buffers.
 type OnTier = (&'static str, Option<&'static str>);
@@ -52,8 +53,6 @@ const READ_RIVALS: [&str; 6] = [
 const SPAN_MIB: u64 = 256;
 const BLOCK_SIZE: usize = 4096;
 
-const SERVER_CORE: usize = 0;
-const LOAD_CORE: usize = 1;
 const ECHO_WARM_UP: Duration = Duration::from_millis(200);
 /// Echo servers are all up at once, and are loaded in turn for so long at a time:
 /// short against the time in which a shared machine changes its speed.

@@ -9,8 +9,11 @@ mod aligned;
 mod claims;
 mod compare;
 mod compio_peer;
+mod cores;
 mod fio;
 mod glommio_peer;
+mod hello;
+mod hyper_peer;
 mod load;
 mod monoio_peer;
 mod process;
@@ -29,6 +32,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::compare::CompareOptions;
+use crate::cores::CoresOptions;
+use crate::hello::HelloOptions;
 use crate::reads::ReadJob;
 use crate::task_work::TaskJob;
 use crate::tasks::TasksOptions;
@@ -61,6 +66,19 @@ enum Command {
     },
     /// Run omniring and all rivals side by side and print medians
     Compare(CompareOptions),
+    /// Compare hyper on omniring with hyper on tokio, loaded by wrk
+    Hello(HelloOptions),
+    /// Compare omniring's echo on one core with that on several
+    Cores(CoresOptions),
+    /// Say hello over HTTP with hyper on tokio, on one core, until killed
+    HelloServer {
+        /// Address to listen on; port 0 picks a free one
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
+        /// Speak HTTP/2 (with prior knowledge) instead of HTTP/1
+        #[arg(long)]
+        http2: bool,
+    },
     /// Spawn, wake and arm timers; prints nanoseconds for each, or bytes for each idle task
     Task(TaskJob),
     /// Count the instructions of tasks on omniring and its rivals, and print a table
@@ -91,6 +109,10 @@ const ECHO_BUFFER_LEN: usize = 16 * 1024;
 /// Submission queue entries of every ring.
 const RING_ENTRIES: u32 = 1024;
 
+/// Where a server runs, and where its load.
+const SERVER_CORE: usize = 0;
+const LOAD_CORE: usize = 1;
+
 /// Tells whoever started the server where it listens.
 fn announce(address: SocketAddr) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
@@ -120,6 +142,9 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Compare(options) => compare::run(&options),
+        Command::Cores(options) => cores::run(&options),
+        Command::Hello(options) => hello::run(&options),
+        Command::HelloServer { listen, http2 } => hyper_peer::hello(listen, http2),
         Command::Task(job) => {
             println!("{:.2}", task_work::run(&job)?);
             Ok(())

@@ -35,7 +35,7 @@ impl<S: Socket> futures_io::AsyncWrite for StreamIo<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_parts(cx, std::iter::once(buf))
+        self.poll_write_parts(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -43,7 +43,7 @@ impl<S: Socket> futures_io::AsyncWrite for StreamIo<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_parts(cx, bufs.iter().map(|buf| &buf[..]))
+        self.poll_write_parts(cx, bufs)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -67,7 +67,7 @@ impl<S: Socket> Write for StreamIo<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_parts(cx, std::iter::once(buf))
+        self.poll_write_parts(cx, &[IoSlice::new(buf)])
     }
 
     /// So that head and body, which are copied in any case, are copied once.
@@ -81,12 +81,14 @@ impl<S: Socket> Write for StreamIo<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_parts(cx, bufs.iter().map(|buf| &buf[..]))
+        self.poll_write_parts(cx, bufs)
     }
 
+    /// hyper goes on to the next request after it, and shuts down before it closes: a short send is not
+    /// waited for, which would wake the connection's task once more for each response.
     #[inline]
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_sent(cx)
+        self.poll_handed_over(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -171,8 +173,11 @@ impl hyper::rt::Sleep for Sleep {}
 impl Future for Sleep {
     type Output = ();
 
+    /// # Panics
+    /// On another thread than that which made the timer.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let sleep = self.local().expect("a timer is polled on the thread that made it");
+        // Which the wrapper checks.
+        let sleep = self.0.as_deref_mut().expect("there until it is dropped");
         Pin::new(sleep).poll(cx)
     }
 }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use omniring::OpFuture;
@@ -32,6 +32,9 @@ pub trait Socket: sealed::Sealed + Clone + Unpin + fmt::Debug + 'static {
     fn send(&self, buf: Slice<Vec<u8>>) -> OpFuture<ops::Send<Slice<Vec<u8>>>>;
 
     #[doc(hidden)]
+    fn try_send(&self, parts: &[IoSlice<'_>]) -> Option<io::Result<usize>>;
+
+    #[doc(hidden)]
     fn end_writing(&self) -> ShuttingDown;
 }
 
@@ -53,6 +56,11 @@ macro_rules! socket {
                 $Stream::send(self, buf)
             }
 
+            #[inline]
+            fn try_send(&self, parts: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
+                $Stream::try_send(self, parts)
+            }
+
             fn end_writing(&self) -> ShuttingDown {
                 let stream = self.clone();
                 Box::pin(async move { stream.shutdown(Shutdown::Write).await })
@@ -69,9 +77,12 @@ socket!(UnixStream);
 ///
 /// - **Reading** copies out of leases, which the runtime gives when data has arrived: a connection that
 ///   waits holds no buffer. A read that was given up loses nothing.
-/// - **Writing** copies once and starts the send. A write that returned is on its way, and the flush waits
+/// - **Writing** sends at once what the socket takes, where the engine makes calls on this thread; else it
+///   copies once and starts the send. A write that returned is on its way, and the flush waits
 ///   until the socket has taken all of it; its error, if it has one, comes from the next write, flush or
-///   shutdown. As with every `AsyncWrite`, whoever waits for an answer flushes first.
+///   shutdown. As with every `AsyncWrite`, whoever waits for an answer flushes first. hyper's flush, which
+///   comes after each response, waits for sends of more than 4 KiB only: shorter ones are with the engine,
+///   and whoever flushed is woken if the socket does not take all of one.
 /// - **Shutting down** flushes, and then ends the writing direction only: what the peer still sends can be
 ///   read.
 /// - **Dropping** it closes the connection, with what was accepted sent before: in a task of the runtime's,
@@ -115,12 +126,26 @@ impl<S: Socket> StreamIo<S> {
         &self.socket
     }
 
-    /// The stream, if there are neither bytes that were received in advance nor a send in flight.
+    /// The stream, if there are neither bytes that were received in advance nor a send in flight, nor an
+    /// error of one that the next flush has to tell.
     #[expect(clippy::result_large_err, reason = "it is what was given, and goes back")]
-    pub fn into_socket(self) -> Result<S, StreamIo<S>> {
-        match self.lease.is_none() && self.sending.is_idle() {
+    pub fn into_socket(mut self) -> Result<S, StreamIo<S>> {
+        match self.lease.is_none() && self.has_sent() {
             true => Ok(self.socket.clone()),
             false => Err(self),
+        }
+    }
+
+    /// Whether nothing is left to be sent or told. Whoever waits for that is not woken any more.
+    fn has_sent(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        match self.sending.poll_idle(&self.socket, &mut cx) {
+            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Err(error)) => {
+                self.sending = Sending::Failed(error);
+                false
+            }
+            Poll::Pending => false,
         }
     }
 
@@ -166,10 +191,10 @@ impl<S: Socket> StreamIo<S> {
     }
 
     #[inline]
-    pub(crate) fn poll_write_parts<'a>(
+    pub(crate) fn poll_write_parts(
         &mut self,
         cx: &mut Context<'_>,
-        parts: impl Iterator<Item = &'a [u8]> + Clone,
+        parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.sending.poll_write(&self.socket, cx, parts)
     }
@@ -177,6 +202,13 @@ impl<S: Socket> StreamIo<S> {
     #[inline]
     pub(crate) fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.sending.poll_idle(&self.socket, cx)
+    }
+
+    /// As `poll_sent`, without waiting for what the engine sends by itself.
+    #[cfg(feature = "hyper")]
+    #[inline]
+    pub(crate) fn poll_handed_over(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.sending.poll_handed_over(&self.socket, cx)
     }
 
     /// Sends what is left and ends the writing direction.
@@ -205,7 +237,7 @@ impl<S: Socket> From<S> for StreamIo<S> {
 /// What was accepted is sent all the same.
 impl<S: Socket> Drop for StreamIo<S> {
     fn drop(&mut self) {
-        if self.sending.is_idle() || !omniring::in_runtime() {
+        if self.sending.is_idle() || !omniring::in_runtime() || self.has_sent() {
             return;
         }
         let socket = self.socket.clone();

@@ -37,7 +37,7 @@ impl<S: Socket> AsyncWrite for StreamIo<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_parts(cx, std::iter::once(buf))
+        self.poll_write_parts(cx, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -45,7 +45,7 @@ impl<S: Socket> AsyncWrite for StreamIo<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_parts(cx, bufs.iter().map(|buf| &buf[..]))
+        self.poll_write_parts(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

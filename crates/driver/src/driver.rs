@@ -221,6 +221,26 @@ impl Driver {
         Started::Done(completion)
     }
 
+    /// Carries an op out here and now, where the engine does so and it need not wait. `None` if
+    /// nothing was done: also when enough has been done between two turns.
+    ///
+    /// # Safety
+    /// What the op points at is valid for the time of the call.
+    #[inline]
+    pub(crate) unsafe fn attempt(&self, op: &Op) -> Option<Completion> {
+        let inner = &mut *self.inner.borrow_mut();
+        let engine = inner.engine.as_mut()?;
+        if inner.inline_count >= INLINE_PER_TURN {
+            return None;
+        }
+        // SAFETY: the caller's contract.
+        let completion = unsafe { engine.attempt(op) }?;
+        inner.inline_count += 1;
+        let stamp = inner.table.meter.begin(op, inner.table.in_flight_count());
+        inner.table.meter.end(stamp);
+        Some(completion)
+    }
+
     /// Starts two ops as one submission, if the engine links these two: see
     /// [`Engine::submit_linked`]. Each has a slot of its own and is waited for, cancelled and
     /// abandoned by itself. `None` if nothing was started.
@@ -328,6 +348,19 @@ impl Driver {
         taken.ok()
     }
 
+    /// As [`Driver::take`], but with exactly this result `key` wakes nobody.
+    #[inline]
+    pub(crate) fn take_quietly(
+        &self,
+        key: Key,
+        waker: &Waker,
+        expected: i32,
+    ) -> Option<Completion> {
+        let taken = self.inner.borrow_mut().table.take_quietly(key, waker, expected);
+        // As in `take`.
+        taken.ok()
+    }
+
     /// Asks for `key` to end early.
     pub(crate) fn cancel(&self, key: Key) {
         let inner = &mut *self.inner.borrow_mut();
@@ -408,13 +441,17 @@ impl Driver {
         }
         let (mut wakers, orphans) = inner.table.take_finished();
         let ended_spans = inner.table.take_ended_spans();
+        let mut unused = inner.table.take_unused();
         drop(borrow);
         ended_spans.end();
         wakers.drain(..).for_each(Waker::wake);
+        if let Some(unused) = &mut unused {
+            unused.clear();
+        }
         for (orphan, completion) in orphans {
             orphan.finish(completion);
         }
-        self.inner.borrow_mut().table.give_back(wakers);
+        self.inner.borrow_mut().table.give_back(wakers, unused);
         result
     }
 

@@ -110,6 +110,16 @@ pub(crate) trait Engine {
         false
     }
 
+    /// Carries `op` out here and now, if that is how this engine attempts it and it need not wait.
+    /// `None` if nothing was done.
+    ///
+    /// # Safety
+    /// What the op points at is valid for the time of the call.
+    unsafe fn attempt(&mut self, op: &Op) -> Option<Completion> {
+        let _ = op;
+        None
+    }
+
     /// Asks for `key` to end early. Its completion comes out of a later turn all the same:
     /// `-ECANCELED`, or `-EINTR` where a call was interrupted, or the op's own result if it was
     /// faster. An op that nobody has cancelled may end with `-EINTR` too, without having done

@@ -112,6 +112,23 @@ impl<O: Operation> OpFuture<O> {
         self.operation.as_mut()
     }
 
+    /// As a poll by somebody who goes on without the op: one in flight that ends with exactly this
+    /// result (of a send: that many bytes) wakes nobody. Whatever else it ends with wakes. The next
+    /// poll waits for it as usual.
+    #[inline]
+    pub fn poll_quietly(&mut self, cx: &mut Context<'_>, expected: i32) -> Poll<O::Output> {
+        let (Stage::InFlight(key), Some(operation)) = (self.stage, &self.operation) else {
+            return Pin::new(self).poll(cx);
+        };
+        let taken = operation.driver().take_quietly(key, cx.waker(), expected);
+        let Some(completion) = taken else { return Poll::Pending };
+        self.stage = Stage::Finished;
+        if completion.result < 0 {
+            return self.poll_failed(completion, cx);
+        }
+        Poll::Ready(self.finish(completion))
+    }
+
     /// Asks for the op to end early. The future then yields `ECANCELED` and the buffer, or the
     /// op's own result if it was faster; an op that was not submitted yet never is.
     pub fn cancel(&mut self) {

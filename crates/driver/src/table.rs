@@ -68,6 +68,8 @@ enum State {
     Free { next_free: u32 },
     /// In flight; whoever waits for it is woken.
     Waiting { waker: Option<Waker> },
+    /// In flight; whoever waits for it is woken unless it yields what was expected.
+    Quiet { waker: Waker, expected: i32 },
     /// In flight, and nobody waits for it any more.
     Orphaned { orphan: Box<dyn Orphan> },
     /// Completed and not yet taken.
@@ -149,7 +151,7 @@ impl State {
 
     fn is_in_flight(&self) -> bool {
         match self {
-            State::Waiting { .. } | State::Orphaned { .. } => true,
+            State::Waiting { .. } | State::Quiet { .. } | State::Orphaned { .. } => true,
             State::Multi { multi } => !multi.ended,
             State::Free { .. } | State::Done { .. } => false,
         }
@@ -179,6 +181,8 @@ pub(crate) struct Table {
     bounded_count: usize,
     /// Of those who wait for what has completed.
     wakers: Vec<Waker>,
+    /// Of those who do not want to know: to be dropped.
+    unused_wakers: Vec<Waker>,
     /// What has completed and nobody waits for.
     orphans: Vec<FinishedOrphan>,
     /// Of ops that have ended.
@@ -202,6 +206,7 @@ impl Table {
             in_flight_count: 0,
             bounded_count: 0,
             wakers: Vec::new(),
+            unused_wakers: Vec::new(),
             orphans: Vec::new(),
             ended_spans: EndedSpans::default(),
             unread: Vec::new(),
@@ -291,6 +296,15 @@ impl Table {
                 }
                 slot.state.overwrite(State::Done { completion });
             }
+            State::Quiet { expected, .. } => {
+                let is_expected = *expected == completion.result;
+                let done = State::Done { completion };
+                if let State::Quiet { waker, .. } = std::mem::replace(&mut slot.state, done) {
+                    let wakers =
+                        if is_expected { &mut self.unused_wakers } else { &mut self.wakers };
+                    wakers.push(waker);
+                }
+            }
             State::Multi { multi } => {
                 multi.push(completion);
                 multi.take_wakers(&mut self.wakers);
@@ -337,11 +351,22 @@ impl Table {
         self.ended_spans.take()
     }
 
+    /// Wakers to drop while nothing is borrowed, given back in the same way; as a rule there are none.
+    #[inline]
+    pub(crate) fn take_unused(&mut self) -> Option<Vec<Waker>> {
+        (!self.unused_wakers.is_empty()).then(|| std::mem::take(&mut self.unused_wakers))
+    }
+
     /// Room for the next time.
-    pub(crate) fn give_back(&mut self, wakers: Vec<Waker>) {
+    pub(crate) fn give_back(&mut self, wakers: Vec<Waker>, unused: Option<Vec<Waker>>) {
         // What the user's code has completed meanwhile comes first.
         if self.wakers.is_empty() {
             self.wakers = wakers;
+        }
+        if let Some(unused) = unused
+            && self.unused_wakers.is_empty()
+        {
+            self.unused_wakers = unused;
         }
     }
 
@@ -358,10 +383,56 @@ impl Table {
             }
             State::Waiting { waker: Some(current) } if current.will_wake(waker) => Err(None),
             State::Waiting { waker: current } => Err(current.replace(waker.clone())),
+            state @ State::Quiet { .. } => {
+                let waiting = State::Waiting { waker: Some(waker.clone()) };
+                match std::mem::replace(state, waiting) {
+                    State::Quiet { waker, .. } => Err(Some(waker)),
+                    _ => unreachable!("matched above"),
+                }
+            }
             State::Orphaned { .. } | State::Free { .. } | State::Multi { .. } => {
                 unreachable!("polled after its future was dropped")
             }
         }
+    }
+
+    /// As [`Table::take`], but the waker is woken only if the op yields another result than this one.
+    #[inline]
+    pub(crate) fn take_quietly(
+        &mut self,
+        key: Key,
+        waker: &Waker,
+        expected: i32,
+    ) -> Result<Completion, Option<Waker>> {
+        let slot = self.slot(key).expect("a future's key stays valid until it takes the result");
+        match &mut slot.state {
+            State::Quiet { waker: current, expected: before }
+                if *before == expected && current.will_wake(waker) =>
+            {
+                return Err(None);
+            }
+            State::Waiting { waker: current } => match current.take() {
+                Some(current) if current.will_wake(waker) => {
+                    slot.state.overwrite(State::Quiet { waker: current, expected });
+                    return Err(None);
+                }
+                before => {
+                    slot.state.overwrite(State::Quiet { waker: waker.clone(), expected });
+                    return Err(before);
+                }
+            },
+            _ => {}
+        }
+        // It has ended, or somebody else waited.
+        let taken = self.take(key, waker);
+        if taken.is_err()
+            && let Some(slot) = self.slot(key)
+            && let State::Waiting { waker } = &mut slot.state
+            && let Some(waker) = waker.take()
+        {
+            slot.state.overwrite(State::Quiet { waker, expected });
+        }
+        taken
     }
 
     /// Makes an op that was just inserted one that may complete more than once. With `ready_max`
@@ -502,12 +573,12 @@ impl Table {
                 self.release(key);
                 Ok((orphan, completion))
             }
-            state @ State::Waiting { .. } => {
-                let State::Waiting { waker } = std::mem::replace(state, State::Orphaned { orphan })
-                else {
-                    unreachable!("matched above")
-                };
-                Err(waker)
+            state @ (State::Waiting { .. } | State::Quiet { .. }) => {
+                match std::mem::replace(state, State::Orphaned { orphan }) {
+                    State::Waiting { waker } => Err(waker),
+                    State::Quiet { waker, .. } => Err(Some(waker)),
+                    _ => unreachable!("matched above"),
+                }
             }
             State::Orphaned { .. } | State::Free { .. } | State::Multi { .. } => {
                 unreachable!("abandoned twice")
@@ -583,6 +654,31 @@ mod tests {
         assert_eq!((table.in_flight_count(), table.bounded_count()), (1, 0));
         table.remove(unbounded);
         assert_eq!((table.in_flight_count(), table.used_count()), (0, 1));
+    }
+
+    #[test]
+    fn an_expected_result_wakes_nobody_and_another_does() {
+        let mut table = Table::new();
+        for (result, woken_count) in [(5, 0), (4, 1), (-libc::EPIPE, 1)] {
+            let key = table.insert(false);
+            assert!(table.take_quietly(key, Waker::noop(), 5).is_err());
+            assert!(table.is_in_flight(key));
+            table.complete(key, Completion::new(result));
+            assert_eq!(table.take_finished().0.len(), woken_count, "{result}");
+            assert_eq!(table.take_unused().map_or(0, |unused| unused.len()), 1 - woken_count);
+            assert_eq!(table.take(key, Waker::noop()).ok(), Some(Completion::new(result)));
+        }
+        assert_eq!((table.in_flight_count(), table.used_count()), (0, 0));
+    }
+
+    #[test]
+    fn who_asks_again_is_woken_by_an_expected_result() {
+        let mut table = Table::new();
+        let key = table.insert(false);
+        assert!(table.take_quietly(key, Waker::noop(), 5).is_err());
+        assert!(table.take(key, Waker::noop()).is_err());
+        table.complete(key, Completion::new(5));
+        assert_eq!(table.take_finished().0.len(), 1);
     }
 
     #[test]

@@ -416,31 +416,36 @@ impl Engine for Calls {
                 }
             }
             (Class::Peer, Policy::DevicesOnPool) => {
-                self.remember(key, op, Place::Pool);
                 if let Some((fd, interest)) = self.would_wait(&op) {
+                    self.remember(key, op, Place::Pool);
                     self.enqueue_armed(key, fd, interest);
                     return Submitted::Pending;
                 }
-                let mut which = Attempt::First;
+                // SAFETY: the caller's contract.
+                let mut outcome = unsafe { self.lender.attempt(&op, Attempt::First) };
+                if let Outcome::Wait { .. } = outcome {
+                    self.remember(key, op, Place::Pool);
+                }
                 loop {
-                    // SAFETY: the caller's contract.
-                    match unsafe { self.lender.attempt(&op, which) } {
+                    let (fd, interest) = match outcome {
                         Outcome::Done(completion) => {
                             self.after_inline(&op, completion);
-                            self.entries[key.index()].place = Place::Nowhere;
+                            if let Some(entry) = self.entry(key) {
+                                entry.place = Place::Nowhere;
+                            }
                             return Submitted::Done(completion);
                         }
-                        Outcome::Wait { fd, interest } => {
-                            match self.wait_for(key, fd, interest, true) {
-                                Some(again) => which = again,
-                                None => return Submitted::Pending,
-                            }
-                            if which == Attempt::MayBlock {
-                                // Not pollable, and yet it has to wait: no socket does that.
-                                return Submitted::Done(Completion::error(libc::EAGAIN));
-                            }
-                        }
+                        Outcome::Wait { fd, interest } => (fd, interest),
+                    };
+                    let Some(which) = self.wait_for(key, fd, interest, true) else {
+                        return Submitted::Pending;
+                    };
+                    if which == Attempt::MayBlock {
+                        // Not pollable, and yet it has to wait: no socket does that.
+                        return Submitted::Done(Completion::error(libc::EAGAIN));
                     }
+                    // SAFETY: the caller's contract.
+                    outcome = unsafe { self.lender.attempt(&op, which) };
                 }
             }
             (Class::Clock, _) => {
@@ -473,6 +478,22 @@ impl Engine for Calls {
                 }
                 Submitted::Pending
             }
+        }
+    }
+
+    unsafe fn attempt(&mut self, op: &Op) -> Option<Completion> {
+        let is_inline = self.policy == Policy::DevicesOnPool && op.class() == Class::Peer;
+        if !is_inline || self.has_fd_limit || self.would_wait(op).is_some() {
+            return None;
+        }
+        // SAFETY: the caller's contract.
+        match unsafe { self.lender.attempt(op, Attempt::First) } {
+            Outcome::Done(completion) => {
+                self.after_inline(op, completion);
+                Some(completion)
+            }
+            // Who starts it in earnest finds out once more, and waits.
+            Outcome::Wait { .. } => None,
         }
     }
 

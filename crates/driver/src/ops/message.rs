@@ -2,7 +2,7 @@
 //! `sendmsg(2)`).
 
 use std::ffi::c_int;
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::zeroed;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -10,9 +10,9 @@ use std::task::{Context, Poll};
 use libc::{iovec, msghdr};
 
 use super::control::{ControlReceived, ControlRoom, ControlToSend};
-use super::count;
 use super::file::{fill_in_order, iovec_mut, iovec_ref};
 use super::net::received;
+use super::{count, op_len};
 use crate::addr::RawAddr;
 use crate::buf::{IoBuf, IoBufMut};
 use crate::driver::Driver;
@@ -154,6 +154,29 @@ pub fn send_msg<B: IoBuf>(
 ) -> OpFuture<SendMsg<B>> {
     let message = Message::new(to.unwrap_or_else(RawAddr::none));
     OpFuture::new(SendMsg { handle: handle.clone(), bufs, message, flags })
+}
+
+/// Sends what a stream takes of `parts` at once, without owning them: the bytes sent, which may be
+/// fewer. Nothing is done, and `None` returned, where that would have to wait and on engines that do
+/// not make the call on this thread.
+pub fn try_send(handle: &SharedHandle, parts: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
+    // SAFETY: an all-zero header is an empty message.
+    let mut header: msghdr = unsafe { std::mem::zeroed() };
+    let op = match parts {
+        [part] => {
+            let (buf, len) = (part.as_ptr(), op_len(part.len()));
+            Op::Send { handle: handle.handle(), buf, len, flags: 0 }
+        }
+        parts => {
+            // A slice is laid out as an iovec, and is not written to.
+            header.msg_iov = parts.as_ptr().cast_mut().cast();
+            header.msg_iovlen = parts.len().min(super::file::IOV_MAX) as _;
+            Op::SendMsg { handle: handle.handle(), msg: &raw const header, flags: 0 }
+        }
+    };
+    // SAFETY: header and parts live until the call has returned.
+    let completion = unsafe { handle.driver().attempt(&op) }?;
+    Some(count(completion))
 }
 
 /// See [`recv_msg_with_control`].

@@ -157,6 +157,13 @@ macro_rules! stream_socket {
                 ops::send(&self.handle, buf, 0)
             }
 
+            /// Sends what the socket takes of these bytes at once, without owning them: the bytes
+            /// sent, which may be fewer. `None` where that would have to wait, and on engines that
+            /// do not make the call on this thread (such as the ring); nothing was sent then.
+            pub fn try_send(&self, parts: &[io::IoSlice<'_>]) -> Option<io::Result<usize>> {
+                ops::try_send(&self.handle, parts)
+            }
+
             /// Sends several buffers in order: the bytes that the socket took in all.
             pub fn send_vectored<B: IoBuf>(&self, bufs: Vec<B>) -> OpFuture<ops::SendMsg<B>> {
                 ops::send_msg(&self.handle, bufs, None, 0)

@@ -14,7 +14,7 @@ use omniring::{Builder, Runtime};
 use omniring_driver::{Config, Driver};
 
 /// A case that takes longer hangs.
-const TIME_MAX: Duration = Duration::from_secs(60);
+const TIME_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 300 });
 /// Set in the process of an isolated case.
 pub const ISOLATED_VARIABLE: &str = "OMNIRING_TEST_ISOLATED";
 /// Where [`disk_dir`] is made, if not in the target directory.
