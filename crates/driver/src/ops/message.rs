@@ -156,15 +156,28 @@ pub fn send_msg<B: IoBuf>(
     OpFuture::new(SendMsg { handle: handle.clone(), bufs, message, flags })
 }
 
+/// Parts of no more bytes than this together are copied into one: sendmsg(2) costs more than that.
+const GATHERED_MAX: usize = 512;
+
 /// Sends what a stream takes of `parts` at once, without owning them: the bytes sent, which may be
 /// fewer. Nothing is done, and `None` returned, where that would have to wait and on engines that do
 /// not make the call on this thread.
 pub fn try_send(handle: &SharedHandle, parts: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
     // SAFETY: an all-zero header is an empty message.
     let mut header: msghdr = unsafe { std::mem::zeroed() };
+    let mut gathered = [0; GATHERED_MAX];
     let op = match parts {
         [part] => {
             let (buf, len) = (part.as_ptr(), op_len(part.len()));
+            Op::Send { handle: handle.handle(), buf, len, flags: 0 }
+        }
+        parts if parts.iter().map(|part| part.len()).sum::<usize>() <= GATHERED_MAX => {
+            let mut len = 0;
+            for part in parts {
+                gathered[len..len + part.len()].copy_from_slice(part);
+                len += part.len();
+            }
+            let (buf, len) = (gathered.as_ptr(), op_len(len));
             Op::Send { handle: handle.handle(), buf, len, flags: 0 }
         }
         parts => {
@@ -174,7 +187,7 @@ pub fn try_send(handle: &SharedHandle, parts: &[IoSlice<'_>]) -> Option<io::Resu
             Op::SendMsg { handle: handle.handle(), msg: &raw const header, flags: 0 }
         }
     };
-    // SAFETY: header and parts live until the call has returned.
+    // SAFETY: header, parts and their copy live until the call has returned.
     let completion = unsafe { handle.driver().attempt(&op) }?;
     Some(count(completion))
 }
