@@ -1,0 +1,9 @@
+//! Redis' protocol: bytes to requests ([`Args`]), replies to bytes ([`Reply`]). Knows no sockets.
+
+mod args;
+mod number;
+mod reply;
+
+pub use args::{Args, OwnedArgs};
+pub use number::{parse_f64, parse_i64, parse_u64, write_f64};
+pub use reply::{Length, Proto, Reply};

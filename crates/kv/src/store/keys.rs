@@ -1,0 +1,629 @@
+//! The keys as a command sees them: those of the shards at hand, with expiry, watchers, events and the log.
+//!
+//! A command reads with [`Keys::read`] and its typed forms, changes with `*_mut`, `insert`, `delete` and the
+//! like, and says so with [`Keys::changed`]. What follows from that (the record of the log, events, clients that
+//! waited) is collected here and carried out by whoever called the command.
+//!
+//! Invariants:
+//! - *Expired is gone*: nothing here shows a key whose time has come, except while the log is replayed, when
+//!   time stands still and deletions are in the log.
+//! - *No empty aggregates*: a command that takes the last element calls [`Keys::drop_if_empty`].
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::db::Slot;
+use super::shard::{Lsn, Shard, hash_of, shard_of};
+use super::{Access, Db, Hash, Kind, Limits, List, Set, StrRef, Value, ValueRef, Waiter, Zset};
+use crate::error::Error;
+use crate::protocol::OwnedArgs;
+
+/// What kind of event: which clients asked to hear of it, by `notify-keyspace-events`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventClass(pub u32);
+
+impl EventClass {
+    /// `g`: commands of no type, such as DEL and EXPIRE.
+    pub const GENERIC: EventClass = EventClass(1 << 0);
+    /// `$`: strings.
+    pub const STRING: EventClass = EventClass(1 << 1);
+    /// `l`: lists.
+    pub const LIST: EventClass = EventClass(1 << 2);
+    /// `s`: sets.
+    pub const SET: EventClass = EventClass(1 << 3);
+    /// `h`: hashes.
+    pub const HASH: EventClass = EventClass(1 << 4);
+    /// `z`: sorted sets.
+    pub const ZSET: EventClass = EventClass(1 << 5);
+    /// `x`: keys whose time has come.
+    pub const EXPIRED: EventClass = EventClass(1 << 6);
+    /// `e`: keys removed for want of memory.
+    pub const EVICTED: EventClass = EventClass(1 << 7);
+    /// `m`: reads that found no key; not in `A`.
+    pub const MISS: EventClass = EventClass(1 << 8);
+    /// `n`: new keys; not in `A`.
+    pub const NEW: EventClass = EventClass(1 << 9);
+    /// `K`: tell them on `__keyspace@<db>__:<key>`.
+    pub const KEYSPACE: EventClass = EventClass(1 << 10);
+    /// `E`: tell them on `__keyevent@<db>__:<event>`.
+    pub const KEYEVENT: EventClass = EventClass(1 << 11);
+}
+
+/// Something that happened to a key, for those who subscribed to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The name, such as `lpush`.
+    pub name: &'static str,
+    /// The database.
+    pub db: usize,
+    /// The key.
+    pub key: Vec<u8>,
+}
+
+/// How a command that changed something is written to the log.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum LogAs {
+    /// With the words it was sent.
+    #[default]
+    Verbatim,
+    /// As these commands instead: what it did, where doing it again would do something else.
+    Commands(Vec<OwnedArgs>),
+}
+
+/// A key that was changed, for reads that must not show it before its record is on the disk.
+#[derive(Clone, Copy, Debug)]
+pub enum Written {
+    /// The key with this hash, in the shard with this index.
+    Key(usize, u64),
+    /// All keys.
+    All,
+}
+
+/// What follows from a command, collected while it runs.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// How many changes were made.
+    pub dirty: u64,
+    /// How the command is logged, if it changed something.
+    pub log: LogAs,
+    /// Deletions of keys whose time had come or that were evicted, which go into the log before the command.
+    pub gone: Vec<(usize, Vec<u8>)>,
+    /// Which keys were changed.
+    pub written: Vec<Written>,
+    /// What those who subscribed to events are told, in order.
+    pub events: Vec<Event>,
+    /// Keys, with their databases, that have something for those who wait for them.
+    pub ready: Vec<(usize, Vec<u8>)>,
+    /// Up to which record the disk has to be before the reply is sent.
+    pub gate: Lsn,
+}
+
+/// The shards at hand, and what a command does with them.
+#[derive(Debug)]
+pub struct Keys {
+    shards: Vec<Option<Box<Shard>>>,
+    db: usize,
+    now_ms: u64,
+    /// Limits of compact encodings.
+    pub limits: Limits,
+    /// Which events anybody wants to hear of: `EventClass` bits.
+    pub events_wanted: u32,
+    /// Whether use is noted by frequency, as LFU policies need, not by time.
+    pub lfu: bool,
+    /// Whether the client asked that its reads leave no trace of use.
+    pub no_touch: bool,
+    /// Whether the log is being replayed: nothing expires by itself then.
+    pub replaying: bool,
+    /// What has followed so far.
+    pub effects: Effects,
+}
+
+impl Keys {
+    /// No shards at hand, of a server with `count`.
+    pub fn new(count: usize) -> Keys {
+        Keys {
+            shards: (0..count).map(|_| None).collect(),
+            db: 0,
+            now_ms: 0,
+            limits: Limits::default(),
+            events_wanted: 0,
+            lfu: false,
+            no_touch: false,
+            replaying: false,
+            effects: Effects::default(),
+        }
+    }
+
+    /// Takes a shard in hand.
+    pub fn put(&mut self, shard: Box<Shard>) {
+        let index = shard.index;
+        debug_assert!(self.shards[index].is_none(), "a shard is in one place");
+        self.shards[index] = Some(shard);
+    }
+
+    /// Gives a shard away, if it is at hand.
+    pub fn take(&mut self, index: usize) -> Option<Box<Shard>> {
+        self.shards[index].take()
+    }
+
+    /// Whether a shard is at hand.
+    pub fn has(&self, index: usize) -> bool {
+        self.shards[index].is_some()
+    }
+
+    /// How many shards the server has.
+    pub fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// The shards at hand.
+    pub fn shards(&mut self) -> impl Iterator<Item = &mut Shard> {
+        self.shards.iter_mut().flatten().map(|shard| &mut **shard)
+    }
+
+    /// A shard that is at hand.
+    ///
+    /// # Panics
+    /// When it is not: the table of commands said which keys this one uses.
+    pub fn shard(&mut self, index: usize) -> &mut Shard {
+        self.shards[index].as_mut().expect("the command's shards are at hand")
+    }
+
+    /// Begins a command: its database, and the time it runs at, in milliseconds since 1970.
+    pub fn begin(&mut self, db: usize, now_ms: u64) {
+        self.db = db;
+        self.now_ms = now_ms;
+    }
+
+    /// The time of the command, in milliseconds since 1970. It stands still while the command runs.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// The database of the command.
+    pub fn db(&self) -> usize {
+        self.db
+    }
+
+    /// Does something in another database.
+    pub fn in_db<R>(&mut self, db: usize, f: impl FnOnce(&mut Keys) -> R) -> R {
+        let before = std::mem::replace(&mut self.db, db);
+        let result = f(self);
+        self.db = before;
+        result
+    }
+
+    // Reading.
+
+    /// The value of a key, for a command that reads it: counts as a hit or a miss and as a use.
+    pub fn read(&mut self, key: &[u8]) -> Option<ValueRef<'_>> {
+        self.gate(key);
+        let (slot, now, lfu, no_touch) = (self.alive(key), self.now_ms, self.lfu, self.no_touch);
+        let db = self.db;
+        let shard = self.home(key);
+        match slot {
+            Some(slot) => {
+                shard.stats.hits += 1;
+                if !no_touch {
+                    let access = used(shard.dbs[db].access(slot), now, lfu, &mut shard.random);
+                    shard.dbs[db].set_access(slot, access);
+                }
+                Some(self.home(key).dbs[db].value(slot))
+            }
+            None => {
+                shard.stats.misses += 1;
+                self.event(EventClass::MISS, "keymiss", key);
+                None
+            }
+        }
+    }
+
+    /// The value of a key, without a trace of the look in its statistics and use.
+    pub fn peek(&mut self, key: &[u8]) -> Option<ValueRef<'_>> {
+        self.gate(key);
+        let slot = self.alive(key)?;
+        Some(self.table(key).value(slot))
+    }
+
+    /// The type of a key's value, as [`Keys::peek`].
+    pub fn kind(&mut self, key: &[u8]) -> Option<Kind> {
+        self.peek(key).map(|value| value.kind())
+    }
+
+    /// Whether there is such a key, as [`Keys::peek`].
+    pub fn contains(&mut self, key: &[u8]) -> bool {
+        self.peek(key).is_some()
+    }
+
+    /// The string at a key, as [`Keys::read`].
+    pub fn string(&mut self, key: &[u8]) -> Result<Option<StrRef<'_>>, Error> {
+        match self.read(key) {
+            None => Ok(None),
+            Some(ValueRef::Str(string)) => Ok(Some(string)),
+            Some(_) => Err(Error::WRONG_TYPE),
+        }
+    }
+
+    /// The list at a key, as [`Keys::read`].
+    pub fn list(&mut self, key: &[u8]) -> Result<Option<&List>, Error> {
+        match self.read(key) {
+            None => Ok(None),
+            Some(ValueRef::List(list)) => Ok(Some(list)),
+            Some(_) => Err(Error::WRONG_TYPE),
+        }
+    }
+
+    /// The set at a key, as [`Keys::read`].
+    pub fn set(&mut self, key: &[u8]) -> Result<Option<&Set>, Error> {
+        match self.read(key) {
+            None => Ok(None),
+            Some(ValueRef::Set(set)) => Ok(Some(set)),
+            Some(_) => Err(Error::WRONG_TYPE),
+        }
+    }
+
+    /// The hash at a key, as [`Keys::read`].
+    pub fn hash(&mut self, key: &[u8]) -> Result<Option<&Hash>, Error> {
+        match self.read(key) {
+            None => Ok(None),
+            Some(ValueRef::Hash(hash)) => Ok(Some(hash)),
+            Some(_) => Err(Error::WRONG_TYPE),
+        }
+    }
+
+    /// The sorted set at a key, as [`Keys::read`].
+    pub fn zset(&mut self, key: &[u8]) -> Result<Option<&Zset>, Error> {
+        match self.read(key) {
+            None => Ok(None),
+            Some(ValueRef::Zset(zset)) => Ok(Some(zset)),
+            Some(_) => Err(Error::WRONG_TYPE),
+        }
+    }
+
+    /// When a key expires, in milliseconds since 1970: `None` where there is no key, `Some(None)` where it stays.
+    pub fn expires_ms(&mut self, key: &[u8]) -> Option<Option<u64>> {
+        self.gate(key);
+        let slot = self.alive(key)?;
+        Some(self.table(key).expires_ms(slot))
+    }
+
+    // Changing. Say what was changed with `changed`.
+
+    /// The string at a key, to be changed in place. `None` where there is no key.
+    pub fn string_mut(&mut self, key: &[u8]) -> Result<Option<&mut Vec<u8>>, Error> {
+        match self.slot_mut(key) {
+            None => Ok(None),
+            Some(slot) => self.table(key).string_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
+        }
+    }
+
+    /// The list at a key, to be changed. `None` where there is no key.
+    pub fn list_mut(&mut self, key: &[u8]) -> Result<Option<&mut List>, Error> {
+        match self.slot_mut(key) {
+            None => Ok(None),
+            Some(slot) => self.table(key).list_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
+        }
+    }
+
+    /// The set at a key, to be changed. `None` where there is no key.
+    pub fn set_mut(&mut self, key: &[u8]) -> Result<Option<&mut Set>, Error> {
+        match self.slot_mut(key) {
+            None => Ok(None),
+            Some(slot) => self.table(key).set_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
+        }
+    }
+
+    /// The hash at a key, to be changed. `None` where there is no key.
+    pub fn hash_mut(&mut self, key: &[u8]) -> Result<Option<&mut Hash>, Error> {
+        match self.slot_mut(key) {
+            None => Ok(None),
+            Some(slot) => self.table(key).hash_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
+        }
+    }
+
+    /// The sorted set at a key, to be changed. `None` where there is no key.
+    pub fn zset_mut(&mut self, key: &[u8]) -> Result<Option<&mut Zset>, Error> {
+        match self.slot_mut(key) {
+            None => Ok(None),
+            Some(slot) => self.table(key).zset_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
+        }
+    }
+
+    /// The list at a key, to be added to: an empty one where there was no key.
+    pub fn list_or_insert(&mut self, key: &[u8]) -> Result<&mut List, Error> {
+        let slot = self.slot_or_insert(key, || Value::List(Box::default()));
+        self.table(key).list_mut(slot).ok_or(Error::WRONG_TYPE)
+    }
+
+    /// The set at a key, to be added to: an empty one where there was no key.
+    pub fn set_or_insert(&mut self, key: &[u8]) -> Result<&mut Set, Error> {
+        let slot = self.slot_or_insert(key, || Value::Set(Box::default()));
+        self.table(key).set_mut(slot).ok_or(Error::WRONG_TYPE)
+    }
+
+    /// The hash at a key, to be added to: an empty one where there was no key.
+    pub fn hash_or_insert(&mut self, key: &[u8]) -> Result<&mut Hash, Error> {
+        let slot = self.slot_or_insert(key, || Value::Hash(Box::default()));
+        self.table(key).hash_mut(slot).ok_or(Error::WRONG_TYPE)
+    }
+
+    /// The sorted set at a key, to be added to: an empty one where there was no key.
+    pub fn zset_or_insert(&mut self, key: &[u8]) -> Result<&mut Zset, Error> {
+        let slot = self.slot_or_insert(key, || Value::Zset(Box::default()));
+        self.table(key).zset_mut(slot).ok_or(Error::WRONG_TYPE)
+    }
+
+    /// Sets a key to a value of any type, whatever was there, and keeps its time of expiry.
+    pub fn insert_keeping_expiry(&mut self, key: &[u8], value: Value) {
+        let kind = value.as_ref().kind();
+        let new = self.slot_mut(key).is_none();
+        let access = self.fresh_access();
+        self.table(key).insert(key, value, access);
+        if new {
+            self.inserted(key, kind);
+        } else if matches!(kind, Kind::List | Kind::Zset) {
+            self.ready(key);
+        }
+    }
+
+    /// Sets a key to a value of any type, whatever was there, with a time of expiry or none.
+    pub fn insert(&mut self, key: &[u8], value: Value, expires_ms: Option<u64>) {
+        self.insert_keeping_expiry(key, value);
+        self.set_expires_ms(key, expires_ms);
+    }
+
+    /// Sets a key to a string, whatever was there, and takes away its time of expiry.
+    pub fn insert_string(&mut self, key: &[u8], bytes: &[u8]) {
+        let new = self.slot_mut(key).is_none();
+        let access = self.fresh_access();
+        let db = self.table(key);
+        let slot = db.insert_string(key, bytes, access);
+        if db.expires_ms(slot).is_some() {
+            db.set_expires_ms(slot, None);
+        }
+        if new {
+            self.inserted(key, Kind::String);
+        }
+    }
+
+    /// The same for a string with memory of its own, which is shared.
+    pub fn insert_shared(&mut self, key: &[u8], bytes: &Arc<Vec<u8>>) {
+        self.insert(key, Value::Str(bytes.clone()), None);
+    }
+
+    /// Removes a key; whether it was there. Says nothing: call [`Keys::changed`].
+    pub fn delete(&mut self, key: &[u8]) -> bool {
+        self.take_value(key).is_some()
+    }
+
+    /// Takes a key out, with its value and time of expiry. Says nothing: call [`Keys::changed`].
+    pub fn take_value(&mut self, key: &[u8]) -> Option<(Value, Option<u64>)> {
+        let slot = self.slot_mut(key)?;
+        Some(self.table(key).remove(slot))
+    }
+
+    /// Removes a key whose value has no elements left, with the event `del`; whether it did.
+    pub fn drop_if_empty(&mut self, key: &[u8]) -> bool {
+        let empty = match self.peek(key) {
+            Some(ValueRef::List(list)) => list.is_empty(),
+            Some(ValueRef::Set(set)) => set.is_empty(),
+            Some(ValueRef::Hash(hash)) => hash.is_empty(),
+            Some(ValueRef::Zset(zset)) => zset.is_empty(),
+            Some(ValueRef::Str(_)) | None => false,
+        };
+        if empty {
+            self.delete(key);
+            self.event(EventClass::GENERIC, "del", key);
+        }
+        empty
+    }
+
+    /// Sets or takes away a key's time of expiry; whether there is such a key.
+    pub fn set_expires_ms(&mut self, key: &[u8], expires_ms: Option<u64>) -> bool {
+        match self.slot_mut(key) {
+            Some(slot) => {
+                self.table(key).set_expires_ms(slot, expires_ms);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Says that a key was changed: those who watch it are told, the command is logged, and those who subscribed
+    /// hear of the event.
+    pub fn changed(&mut self, key: &[u8], class: EventClass, event: &'static str) {
+        self.changed_quietly(key);
+        self.event(class, event, key);
+    }
+
+    /// The same without an event.
+    pub fn changed_quietly(&mut self, key: &[u8]) {
+        self.effects.dirty += 1;
+        let db = self.db;
+        let index = shard_of(key, self.shards.len());
+        self.effects.written.push(Written::Key(index, hash_of(key)));
+        self.shard(index).touch(db, key);
+    }
+
+    /// Says that any key may have changed.
+    pub fn changed_all(&mut self) {
+        self.effects.dirty += 1;
+        self.effects.written.push(Written::All);
+    }
+
+    /// An event without a change, or beside one.
+    pub fn event(&mut self, class: EventClass, name: &'static str, key: &[u8]) {
+        if self.events_wanted & class.0 != 0 {
+            self.effects.events.push(Event { name, db: self.db, key: key.to_vec() });
+        }
+    }
+
+    /// The command is logged as this one instead, or as several in order when called several times.
+    pub fn log_as<W: AsRef<[u8]>>(&mut self, words: impl IntoIterator<Item = W>) {
+        let args = OwnedArgs::of(words);
+        match &mut self.effects.log {
+            LogAs::Verbatim => self.effects.log = LogAs::Commands(vec![args]),
+            LogAs::Commands(commands) => commands.push(args),
+        }
+    }
+
+    /// The reply says something about all keys of the shards at hand: it waits for all their records.
+    pub fn reads_all(&mut self) {
+        let gate = self.shards().map(|shard| shard.unsynced_any()).max().unwrap_or(0);
+        self.effects.gate = self.effects.gate.max(gate);
+    }
+
+    // Who waits.
+
+    /// Sets `flag` when the key changes. A key whose time has come counts as removed already.
+    pub fn watch(&mut self, key: &[u8], flag: &Arc<AtomicBool>) {
+        self.alive(key);
+        let db = self.db;
+        self.home(key).watch(db, key, flag);
+    }
+
+    /// Puts a client into the queue of a key.
+    pub fn wait(&mut self, key: &[u8], waiter: &Arc<Waiter>) {
+        let db = self.db;
+        self.home(key).wait(db, key, waiter);
+    }
+
+    /// Says that a key has something for those who wait for it. Done by itself when a key is new.
+    pub fn ready(&mut self, key: &[u8]) {
+        let db = self.db;
+        if self.home(key).is_awaited(db, key) {
+            self.effects.ready.push((db, key.to_vec()));
+        }
+    }
+
+    /// Removes a key whose time has come: logged as a deletion, with the event `expired`.
+    pub fn expire(&mut self, key: &[u8]) {
+        let db = self.db;
+        let shard = self.home(key);
+        let Some(slot) = shard.dbs[db].find(key) else {
+            return;
+        };
+        shard.dbs[db].remove(slot);
+        shard.stats.expired += 1;
+        self.gone(key);
+        self.event(EventClass::EXPIRED, "expired", key);
+    }
+
+    /// Removes a key for want of memory: logged as a deletion, with the event `evicted`.
+    pub fn evict(&mut self, key: &[u8]) {
+        let db = self.db;
+        let shard = self.home(key);
+        let Some(slot) = shard.dbs[db].find(key) else {
+            return;
+        };
+        shard.dbs[db].remove(slot);
+        shard.stats.evicted += 1;
+        self.gone(key);
+        self.event(EventClass::EVICTED, "evicted", key);
+    }
+
+    fn gone(&mut self, key: &[u8]) {
+        let db = self.db;
+        let index = shard_of(key, self.shards.len());
+        self.effects.gone.push((db, key.to_vec()));
+        self.effects.written.push(Written::Key(index, hash_of(key)));
+        self.shard(index).touch(db, key);
+    }
+
+    /// The slot of a key that is there and whose time has not come.
+    fn alive(&mut self, key: &[u8]) -> Option<Slot> {
+        let (now, replaying) = (self.now_ms, self.replaying);
+        let db = self.table(key);
+        let slot = db.find(key)?;
+        if replaying || db.expires_ms(slot).is_none_or(|at| at > now) {
+            return Some(slot);
+        }
+        self.expire(key);
+        None
+    }
+
+    /// The slot of a key that is about to be changed.
+    fn slot_mut(&mut self, key: &[u8]) -> Option<Slot> {
+        self.gate(key);
+        self.alive(key)
+    }
+
+    fn slot_or_insert(&mut self, key: &[u8], make: impl FnOnce() -> Value) -> Slot {
+        if let Some(slot) = self.slot_mut(key) {
+            return slot;
+        }
+        let value = make();
+        let kind = value.as_ref().kind();
+        let access = self.fresh_access();
+        let slot = self.table(key).insert(key, value, access);
+        self.inserted(key, kind);
+        slot
+    }
+
+    fn inserted(&mut self, key: &[u8], kind: Kind) {
+        self.event(EventClass::NEW, "new", key);
+        if matches!(kind, Kind::List | Kind::Zset) {
+            self.ready(key);
+        }
+    }
+
+    /// The reply is to wait for the key's record.
+    fn gate(&mut self, key: &[u8]) {
+        let index = shard_of(key, self.shards.len());
+        let shard = self.shard(index);
+        if shard.unsynced_any() != 0 {
+            let lsn = shard.unsynced(hash_of(key));
+            self.effects.gate = self.effects.gate.max(lsn);
+        }
+    }
+
+    fn fresh_access(&self) -> Access {
+        if self.lfu { lfu_access(minutes(self.now_ms), LFU_NEW) } else { seconds(self.now_ms) }
+    }
+
+    fn home(&mut self, key: &[u8]) -> &mut Shard {
+        let index = shard_of(key, self.shards.len());
+        self.shard(index)
+    }
+
+    /// The table in which a key of the command's database lies.
+    pub fn table(&mut self, key: &[u8]) -> &mut Db {
+        let db = self.db;
+        &mut self.home(key).dbs[db]
+    }
+}
+
+/// Uses that a new key is taken to have had, so that it is not evicted at once.
+const LFU_NEW: u32 = 5;
+
+/// Seconds, in 24 bits, as LRU policies note the last use.
+pub fn seconds(now_ms: u64) -> Access {
+    (now_ms / 1000) as u32 & 0xff_ffff
+}
+
+/// Minutes, in 16 bits, as LFU policies note the last decay.
+pub fn minutes(now_ms: u64) -> u32 {
+    (now_ms / 60_000) as u32 & 0xffff
+}
+
+/// The access of a key that decayed at `minutes` and has `count` on the logarithmic counter.
+pub fn lfu_access(minutes: u32, count: u32) -> Access {
+    minutes << 8 | count.min(255)
+}
+
+/// The access of a key that is used now.
+fn used(access: Access, now_ms: u64, lfu: bool, random: &mut fastrand::Rng) -> Access {
+    if !lfu {
+        return seconds(now_ms);
+    }
+    let count = lfu_count(access, now_ms);
+    let base = count.saturating_sub(LFU_NEW);
+    let more = count < 255 && random.f64() < 1.0 / f64::from(base * 10 + 1);
+    lfu_access(minutes(now_ms), count + u32::from(more))
+}
+
+/// The logarithmic counter of uses, less one for each minute without any.
+pub fn lfu_count(access: Access, now_ms: u64) -> u32 {
+    let idle = minutes(now_ms).wrapping_sub(access >> 8) & 0xffff;
+    (access & 0xff).saturating_sub(idle)
+}
