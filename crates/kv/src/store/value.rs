@@ -59,6 +59,18 @@ impl Value {
         }
     }
 
+    /// The bytes of memory that the value has besides its own place, about.
+    pub fn memory(&self) -> usize {
+        match self {
+            Value::Int(_) => 0,
+            Value::Str(bytes) => size_of::<[usize; 2]>() + size_of::<Vec<u8>>() + bytes.capacity() + 16,
+            Value::List(list) => size_of::<List>() + list.memory(),
+            Value::Set(set) => size_of::<Set>() + set.memory(),
+            Value::Hash(hash) => size_of::<Hash>() + hash.memory(),
+            Value::Zset(zset) => size_of::<Zset>() + zset.memory(),
+        }
+    }
+
     /// The value, looked at.
     pub fn as_ref(&self) -> ValueRef<'_> {
         match self {
@@ -116,7 +128,8 @@ impl ValueRef<'_> {
     pub fn encoding(&self) -> &'static str {
         match self {
             ValueRef::Str(StrRef::Int(_)) => "int",
-            ValueRef::Str(string) if string.len() <= 44 => "embstr",
+            // A string that was changed in place is raw however short it is.
+            ValueRef::Str(StrRef::Bytes(bytes)) if bytes.len() <= 44 => "embstr",
             ValueRef::Str(_) => "raw",
             ValueRef::List(_) => "quicklist",
             ValueRef::Set(set) => set.encoding(),
