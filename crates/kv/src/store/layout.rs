@@ -138,3 +138,10 @@ impl std::ops::Deref for Len {
         &self.bytes[..usize::from(self.used)]
     }
 }
+
+impl std::ops::DerefMut for Len {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..usize::from(self.used)]
+    }
+}

@@ -1,0 +1,126 @@
+//! What the table of keys costs: bytes a key and nanoseconds an operation.
+//!
+//!     cargo run --release -p omniring-kv --example store_cost -- KEYS VALUE-BYTES [ttl]
+#![allow(clippy::print_stdout)]
+
+use std::io::Error;
+use std::time::Instant;
+
+use omniring_kv::store::{Db, Expiry, Keys, Shard, hash_of};
+
+fn main() -> Result<(), Error> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let number = |at: usize, or: usize| args.get(at).and_then(|arg| arg.parse().ok()).unwrap_or(or);
+    let (count, value_bytes) = (number(0, 1_000_000), number(1, 8));
+    let ttl = args.get(2).is_some_and(|arg| arg == "ttl");
+
+    let before = resident()?;
+    let mut db = Db::new();
+    let value = vec![b'v'; value_bytes];
+    let mut key = *b"key:000000000000";
+    let mut longest_ns = 0;
+    let start = now();
+    for i in 0..count {
+        write_key(&mut key, i);
+        let begin = if i % 16 == 0 { Some(now()) } else { None };
+        let hash = hash_of(&key);
+        let expiry = Expiry::Set(ttl.then_some(1 << 41));
+        let found = db.find_hashed(hash, &key);
+        db.put_string(hash, &key, found, &value, expiry, 1);
+        if let Some(begin) = begin {
+            longest_ns = longest_ns.max(begin.elapsed().as_nanos());
+        }
+    }
+    let insert_ns = start.elapsed().as_nanos() / count as u128;
+    let resident_bytes = resident()? - before;
+    println!(
+        "{count} keys of 16 + {value_bytes} bytes{}: {:.1} bytes a key resident, {:.1} by its own count",
+        if ttl { " with ttl" } else { "" },
+        resident_bytes as f64 / count as f64,
+        db.memory() as f64 / count as f64,
+    );
+    println!("  whole process {:.1} bytes a key", resident()? as f64 / count as f64);
+    println!("  insert {insert_ns} ns, the longest {longest_ns} ns");
+
+    let mut random = fastrand::Rng::with_seed(1);
+    let rounds = 2_000_000;
+    let mut found = 0;
+    timed("find, random keys that are there", rounds, |_| {
+        write_key(&mut key, random.usize(..count));
+        found += usize::from(db.find(&key).is_some_and(|slot| db.kind(slot).name() == "string"));
+    });
+    timed("find, keys that are not", rounds, |i| {
+        write_key(&mut key, count + i);
+        found += usize::from(db.find(&key).is_some());
+    });
+    assert_eq!(found, rounds);
+    timed("replace", rounds, |_| {
+        write_key(&mut key, random.usize(..count));
+        db.insert_string(&key, &value, 2);
+    });
+    timed("random", rounds / 10, |_| found += usize::from(db.random(&mut random).is_some()));
+    let mut cursor = 0;
+    let mut visited = 0;
+    let start = now();
+    loop {
+        cursor = db.scan(cursor, 10, |_, _| visited += 1);
+        if cursor == 0 {
+            break;
+        }
+    }
+    println!("  scan by 10: {} ns a key", start.elapsed().as_nanos() / visited as u128);
+
+    let mut shard = Box::new(Shard::new(0));
+    shard.dbs[0] = db;
+    let mut keys = Keys::new(1);
+    keys.put(shard);
+    keys.begin(0, 1 << 40);
+    timed("Keys::string", rounds, |_| {
+        write_key(&mut key, random.usize(..count));
+        found += usize::from(keys.string(&key).is_ok_and(|string| string.is_some()));
+    });
+    timed("Keys::insert_string", rounds, |_| {
+        write_key(&mut key, random.usize(..count));
+        keys.insert_string(&key, &value);
+    });
+
+    let mut shard = keys.take(0).expect("it was put there");
+    let start = now();
+    for i in 0..count {
+        write_key(&mut key, i);
+        let slot = shard.dbs[0].find(&key).expect("the key is there");
+        let begin = if i % 16 == 0 { Some(now()) } else { None };
+        shard.dbs[0].remove(slot);
+        if let Some(begin) = begin {
+            longest_ns = longest_ns.max(begin.elapsed().as_nanos());
+        }
+    }
+    println!("  remove {} ns", start.elapsed().as_nanos() / count as u128);
+    println!("  resident afterwards: {:.1} MB", (resident()? - before) as f64 / 1e6);
+    Ok(())
+}
+
+fn timed(what: &str, rounds: usize, mut f: impl FnMut(usize)) {
+    let start = now();
+    (0..rounds).for_each(&mut f);
+    println!("  {what}: {} ns", start.elapsed().as_nanos() / rounds as u128);
+}
+
+#[allow(clippy::disallowed_methods)] // Nothing is simulated here.
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn write_key(key: &mut [u8; 16], mut number: usize) {
+    for digit in key[4..].iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+/// The memory of this process that is in use, in bytes.
+fn resident() -> Result<i64, Error> {
+    let statm = std::fs::read_to_string("/proc/self/statm")?;
+    let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<i64>().ok());
+    pages.map(|pages| pages * 4096).ok_or_else(|| Error::other("/proc/self/statm has no second number"))
+}
