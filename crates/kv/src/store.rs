@@ -2,10 +2,12 @@
 
 pub mod db;
 mod hash;
+mod intset;
 mod keys;
 mod layout;
 mod limits;
 mod list;
+mod packed;
 mod set;
 mod shard;
 mod slab;

@@ -17,7 +17,6 @@ mod segment;
 use std::marker::PhantomData;
 
 use self::segment::{Place, Segment};
-use super::hash_of;
 use super::layout::Layout;
 use super::slab::Slab;
 
