@@ -12,6 +12,7 @@ mod set;
 mod shard;
 mod slab;
 mod table;
+mod tree;
 mod value;
 mod zset;
 
