@@ -3,6 +3,7 @@
 //!     cargo run --release -p omniring-kv --example store_cost -- KEYS VALUE-BYTES [ttl]
 #![allow(clippy::print_stdout)]
 
+use std::collections::HashMap;
 use std::io::Error;
 
 use omniring_kv::store::{Db, Expiry, Keys, Shard, hash_of};
@@ -37,7 +38,7 @@ fn main() -> Result<(), Error> {
     println!("  find and insert: {insert_ns} ns");
 
     let mut random = fastrand::Rng::with_seed(1);
-    let rounds = 2_000_000;
+    let rounds = rounds(count);
     let mut found = 0;
     timed("find, random keys that are there", rounds, |_| {
         write_key(&mut key, random.usize(..count));
@@ -87,7 +88,35 @@ fn main() -> Result<(), Error> {
     }
     println!("  remove {} ns", (busy_ns() - start) / count as u64);
     println!("  resident afterwards: {:.1} MB", (resident()? - before) as f64 / 1e6);
+    compare(count, value_bytes);
     Ok(())
+}
+
+/// What other ways of keeping the same cost in this minute, on this machine.
+fn compare(count: usize, value_bytes: usize) {
+    let mut random = fastrand::Rng::with_seed(2);
+    let bytes = vec![1u8; count * 40];
+    let mut sum = 0;
+    let (rounds, mut at) = (rounds(count), 1);
+    timed("(a read at random from as many times 40 bytes, one after the other)", rounds, |i| {
+        at = (at * 0x9e37_79b9 + i + usize::from(bytes[at])) % bytes.len();
+    });
+    sum += at;
+    let mut key = *b"key:000000000000";
+    let mut map = HashMap::<Box<[u8]>, Box<[u8]>, ahash::RandomState>::default();
+    for i in 0..count {
+        write_key(&mut key, i);
+        map.insert(Box::new(key), vec![b'v'; value_bytes].into());
+    }
+    timed("(HashMap of boxes: find)", rounds, |_| {
+        write_key(&mut key, random.usize(..count));
+        sum += map.get(&key[..]).map_or(0, |value| usize::from(value[0]));
+    });
+    assert!(sum > 0);
+}
+
+fn rounds(count: usize) -> usize {
+    2_000_000.min(count * 2)
 }
 
 fn timed(what: &str, rounds: usize, mut f: impl FnMut(usize)) {
@@ -113,5 +142,7 @@ fn write_key(key: &mut [u8; 16], mut number: usize) {
 fn resident() -> Result<i64, Error> {
     let statm = std::fs::read_to_string("/proc/self/statm")?;
     let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<i64>().ok());
-    pages.map(|pages| pages * 4096).ok_or_else(|| Error::other("/proc/self/statm has no second number"))
+    pages
+        .map(|pages| pages * 4096)
+        .ok_or_else(|| Error::other("/proc/self/statm has no second number"))
 }

@@ -38,6 +38,7 @@ enum Content {
 }
 
 impl Content {
+    #[inline]
     fn of(flags: u8) -> Content {
         match flags & 7 {
             0 => Content::Int,
@@ -69,6 +70,7 @@ impl Content {
 enum Keyed {}
 
 impl Keyed {
+    #[inline]
     fn content_at(entry: &[u8]) -> usize {
         let (len, head) = read_len(&entry[HEAD..]);
         HEAD + head + len + if Keyed::expires(entry) { 8 } else { 0 }
@@ -183,6 +185,20 @@ impl Db {
         match Content::of(self.table.entry(slot)[0]) {
             Content::Int | Content::Inline => Kind::String,
             Content::Apart(kind) => kind,
+        }
+    }
+
+    /// The value that lies there, after noting that it is used: `used` makes the new access of the old one.
+    #[inline]
+    pub fn use_value(&mut self, slot: Slot, used: impl FnOnce(Access) -> Access) -> ValueRef<'_> {
+        let entry = self.table.entry_mut(slot);
+        let access = used(u32::from_le_bytes([entry[1], entry[2], entry[3], 0]));
+        entry[1..HEAD].copy_from_slice(&access.to_le_bytes()[..3]);
+        let content = &entry[Keyed::content_at(entry)..];
+        match Content::of(entry[0]) {
+            Content::Int => ValueRef::Str(StrRef::Int(read_u64(content) as i64)),
+            Content::Inline => ValueRef::Str(StrRef::Bytes(sized(content))),
+            Content::Apart(_) => self.values[read_number(content)].as_ref(),
         }
     }
 
@@ -454,9 +470,7 @@ impl Db {
     fn apart(&self, slot: Slot) -> Option<(Kind, u32)> {
         let entry = self.table.entry(slot);
         match Content::of(entry[0]) {
-            Content::Apart(kind) => {
-                Some((kind, read_number(&entry[Keyed::content_at(entry)..])))
-            }
+            Content::Apart(kind) => Some((kind, read_number(&entry[Keyed::content_at(entry)..]))),
             Content::Int | Content::Inline => None,
         }
     }
@@ -503,10 +517,43 @@ impl Db {
         expiry: Expiry,
         access: Access,
     ) -> Slot {
-        if let Some((_, number)) = found.and_then(|slot| self.apart(slot)) {
-            self.cut(number);
+        if let Some(slot) = found {
+            if self.overwrite(slot, &new, expiry, access) {
+                return slot;
+            }
+            if let Some((_, number)) = self.apart(slot) {
+                self.cut(number);
+            }
         }
         self.write(hash, key, found, new, expiry, access)
+    }
+
+    /// Writes a value over one of the same kind and size, as most that replace another are; whether it was one.
+    fn overwrite(&mut self, slot: Slot, new: &New<'_>, expiry: Expiry, access: Access) -> bool {
+        let entry = self.table.entry_mut(slot);
+        let expires = Keyed::expires(entry);
+        if matches!(expiry, Expiry::Set(expires_ms) if expires_ms.is_some() != expires) {
+            return false;
+        }
+        let at = Keyed::content_at(entry);
+        match (Content::of(entry[0]), new) {
+            (Content::Int, New::Int(value)) => {
+                entry[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            }
+            (Content::Inline, New::Inline(bytes)) => {
+                let (len, head) = read_len(&entry[at..]);
+                if len != bytes.len() {
+                    return false;
+                }
+                entry[at + head..at + head + len].copy_from_slice(bytes);
+            }
+            _ => return false,
+        }
+        if let Expiry::Set(Some(ms)) = expiry {
+            entry[at - 8..at].copy_from_slice(&ms.to_le_bytes());
+        }
+        entry[1..HEAD].copy_from_slice(&access.to_le_bytes()[..3]);
+        true
     }
 
     fn write(

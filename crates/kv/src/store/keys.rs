@@ -14,7 +14,9 @@ use std::sync::atomic::AtomicBool;
 
 use super::db::Slot;
 use super::shard::{Lsn, Shard, hash_of, shard_of_hash};
-use super::{Access, Db, Expiry, Hash, Kind, Limits, List, Set, StrRef, Value, ValueRef, Waiter, Zset};
+use super::{
+    Access, Db, Expiry, Hash, Kind, Limits, List, Set, StrRef, Value, ValueRef, Waiter, Zset,
+};
 use crate::error::Error;
 use crate::protocol::OwnedArgs;
 
@@ -217,12 +219,9 @@ impl Keys {
         let (now, lfu, no_touch, db) = (self.now_ms, self.lfu, self.no_touch, self.db);
         let Shard { dbs, random, stats, .. } = self.shard(home.shard);
         stats.hits += 1;
-        let db = &mut dbs[db];
-        if !no_touch {
-            let access = used(db.access(slot), now, lfu, random);
-            db.set_access(slot, access);
-        }
-        Some(db.value(slot))
+        Some(dbs[db].use_value(slot, |access| {
+            if no_touch { access } else { used(access, now, lfu, random) }
+        }))
     }
 
     /// The value of a key, without a trace of the look in its statistics and use.

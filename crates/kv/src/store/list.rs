@@ -157,7 +157,8 @@ impl List {
                     left -= piece.len();
                     whole += 1;
                 }
-                self.bytes -= self.pieces.drain(at..at + whole).map(|piece| piece.memory()).sum::<usize>();
+                self.bytes -=
+                    self.pieces.drain(at..at + whole).map(|piece| piece.memory()).sum::<usize>();
             } else {
                 self.change(at, |piece| piece.remove(within, here));
                 at += 1;
@@ -183,9 +184,12 @@ impl List {
     /// The elements from `index` on, to the head; none where there is no such index.
     pub fn iter_back_from(&self, index: usize) -> Elements<'_> {
         match self.locate(index) {
-            Some((piece, within)) => {
-                Elements { list: self, piece, at: self.pieces[piece].offset(within + 1), back: true }
-            }
+            Some((piece, within)) => Elements {
+                list: self,
+                piece,
+                at: self.pieces[piece].offset(within + 1),
+                back: true,
+            },
             None => Elements { list: self, piece: self.pieces.len(), at: 0, back: true },
         }
     }

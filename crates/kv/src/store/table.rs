@@ -167,22 +167,32 @@ impl<L: Layout> Table<L> {
     /// Visits about `count` entries from `cursor` on, and gives the cursor to go on with, 0 at the end. An entry that
     /// is there from the first to the last call is visited at least once. Cursors have [`CURSOR_BITS`].
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Slot)) -> u64 {
-        self.walk(cursor, count, |segment| segment.len() > 0, |slot| {
-            visit(slot);
-            true
-        })
+        self.walk(
+            cursor,
+            count,
+            |segment| segment.len() > 0,
+            |slot| {
+                visit(slot);
+                true
+            },
+        )
     }
 
     /// The same for entries that expire alone. Looks at no more than some times `count` others, so that a call takes
     /// a bounded time where few do.
     pub fn scan_expiring(&self, cursor: u64, count: usize, mut visit: impl FnMut(Slot)) -> u64 {
-        self.walk(cursor, count, |segment| segment.expiring() > 0, |slot| {
-            let expires = L::expires(self.entry(slot));
-            if expires {
-                visit(slot);
-            }
-            expires
-        })
+        self.walk(
+            cursor,
+            count,
+            |segment| segment.expiring() > 0,
+            |slot| {
+                let expires = L::expires(self.entry(slot));
+                if expires {
+                    visit(slot);
+                }
+                expires
+            },
+        )
     }
 
     fn walk(
@@ -252,6 +262,13 @@ impl<L: Layout> Table<L> {
         let (before, behind) = self.directory.split_at(start);
         let id = *behind.iter().chain(before).find(|&&id| self.segments[id].expiring() > 0)?;
         let segment = &self.segments[id];
+        // Mostly many of them expire, and trying is cheaper than looking at all.
+        for _ in 0..16 {
+            let place = segment.random(random);
+            if L::expires(segment.bytes(place.offset)) {
+                return Some(Slot { segment: id, place });
+            }
+        }
         let nth = random.usize(..segment.expiring());
         let expiring = |place: &Place| L::expires(segment.bytes(place.offset));
         let place = segment.places().filter(expiring).nth(nth)?;
@@ -350,7 +367,8 @@ impl<L: Layout> Table<L> {
         self.directory = self.directory.iter().copied().step_by(2).collect();
         self.bits -= 1;
         let bits = self.bits;
-        self.deepest = self.directory.iter().filter(|&&id| self.segments[id].depth() == bits).count();
+        self.deepest =
+            self.directory.iter().filter(|&&id| self.segments[id].depth() == bits).count();
     }
 }
 

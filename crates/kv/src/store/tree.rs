@@ -132,7 +132,10 @@ impl Tree {
         let mut path = Vec::new();
         match self.descend(rank, &mut path) {
             Some((leaf, within)) => Ahead { path, leaf: leaf.iter_at(leaf.offset(within)) },
-            None => Ahead { path: Vec::new(), leaf: self.first_leaf().iter_at(self.first_leaf().used()) },
+            None => Ahead {
+                path: Vec::new(),
+                leaf: self.first_leaf().iter_at(self.first_leaf().used()),
+            },
         }
     }
 
@@ -200,7 +203,8 @@ impl Node {
                 leaf.iter().count()
             }
             Node::Inner(inner) => {
-                let counts: Vec<usize> = inner.children.iter().map(|node| node.check(size)).collect();
+                let counts: Vec<usize> =
+                    inner.children.iter().map(|node| node.check(size)).collect();
                 assert_eq!(counts, inner.counts);
                 assert!(counts.iter().all(|&count| count > 0), "no child is empty");
                 assert_eq!(inner.bounds.len() + 1, counts.len());
@@ -281,9 +285,8 @@ impl Inner {
     }
 
     fn insert(&mut self, score: f64, member: &[u8], size: &mut Size) -> Option<(Bound, Node)> {
-        let child = self
-            .bounds
-            .partition_point(|(bound, other)| !is_before(score, member, *bound, other));
+        let child =
+            self.bounds.partition_point(|(bound, other)| !is_before(score, member, *bound, other));
         self.counts[child] += 1;
         let (bound, right) = self.children[child].insert(score, member, size)?;
         let count = right.len();

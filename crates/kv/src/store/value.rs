@@ -63,7 +63,9 @@ impl Value {
     pub fn memory(&self) -> usize {
         match self {
             Value::Int(_) => 0,
-            Value::Str(bytes) => size_of::<[usize; 2]>() + size_of::<Vec<u8>>() + bytes.capacity() + 16,
+            Value::Str(bytes) => {
+                size_of::<[usize; 2]>() + size_of::<Vec<u8>>() + bytes.capacity() + 16
+            }
             Value::List(list) => size_of::<List>() + list.memory(),
             Value::Set(set) => size_of::<Set>() + set.memory(),
             Value::Hash(hash) => size_of::<Hash>() + hash.memory(),

@@ -64,7 +64,9 @@ impl Zset {
             Some(scores) => {
                 Some(Scored::score(scores.entry(scores.find(hash_of(member), member)?)))
             }
-            None => self.order.iter_from(0).find(|(other, _)| *other == member).map(|(_, score)| score),
+            None => {
+                self.order.iter_from(0).find(|(other, _)| *other == member).map(|(_, score)| score)
+            }
         }
     }
 
@@ -138,9 +140,9 @@ impl Zset {
 
     /// The ranks of the members whose scores lie between two bounds: from the first to before the last.
     pub fn ranks_by_score(&self, min: ScoreBound, max: ScoreBound) -> std::ops::Range<usize> {
-        let from = self.order.partition_point(|score, _| {
-            score < min.score || (min.exclusive && score == min.score)
-        });
+        let from = self
+            .order
+            .partition_point(|score, _| score < min.score || (min.exclusive && score == min.score));
         let to = self.order.partition_point(|score, _| {
             score < max.score || (!max.exclusive && score == max.score)
         });
@@ -217,7 +219,8 @@ impl Zset {
     /// The memory of the sorted set, in bytes, about.
     pub fn memory(&self) -> usize {
         let scores = self.scores.as_ref();
-        self.order.memory() + scores.map_or(0, |scores| size_of::<Table<Scored>>() + scores.memory())
+        self.order.memory()
+            + scores.map_or(0, |scores| size_of::<Table<Scored>>() + scores.memory())
     }
 }
 
@@ -245,7 +248,7 @@ mod tests {
             let mut order = BTreeSet::<(i64, Vec<u8>)>::new();
             for step in 0..members * 6 {
                 let number = random.u32(..members);
-                let long = if number % 50 == 0 { 700 } else { 0 };
+                let long = if number.is_multiple_of(50) { 700 } else { 0 };
                 let member = format!("m{number:long$}").into_bytes();
                 let removing = step / members % 3 == 2;
                 if random.u8(..10) < if removing { 7 } else { 2 } {
@@ -256,8 +259,11 @@ mod tests {
                     }
                 } else {
                     // Mostly in order, then at random with many equal ones.
-                    let score =
-                        if step < members { f64::from(step) } else { f64::from(random.i8(..)) / 2.0 };
+                    let score = if step < members {
+                        f64::from(step)
+                    } else {
+                        f64::from(random.i8(..)) / 2.0
+                    };
                     let old = scores.insert(member.clone(), score);
                     assert_eq!(zset.insert(&member, score, &limits), old.is_none());
                     if let Some(old) = old {
@@ -271,7 +277,9 @@ mod tests {
                 }
                 zset.order.check();
                 let all: Vec<Item<'_>> = zset.iter_from(0).collect();
-                assert!(all.iter().map(|(member, _)| *member).eq(order.iter().map(|(_, m)| &m[..])));
+                assert!(
+                    all.iter().map(|(member, _)| *member).eq(order.iter().map(|(_, m)| &m[..]))
+                );
                 assert!(all.iter().all(|(member, score)| scores[*member] == *score));
                 let back: Vec<Item<'_>> = zset.iter_back_from(zset.len().wrapping_sub(1)).collect();
                 assert!(back.iter().rev().eq(all.iter()));

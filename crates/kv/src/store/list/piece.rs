@@ -151,7 +151,8 @@ impl Piece {
     /// Takes the elements from `index` on out.
     pub fn split_off(&mut self, index: usize) -> Piece {
         let at = self.offset(index);
-        let right = Piece { bytes: self.bytes[at..].to_vec(), start: 0, count: self.count - index as u32 };
+        let right =
+            Piece { bytes: self.bytes[at..].to_vec(), start: 0, count: self.count - index as u32 };
         self.bytes.truncate(at);
         self.count = index as u32;
         self.fit();

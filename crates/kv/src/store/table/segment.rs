@@ -182,22 +182,29 @@ impl Segment {
     /// The entry at an offset, and what may follow it.
     #[inline]
     pub fn bytes(&self, offset: u16) -> &[u8] {
-        if offset >= LARGE {
-            let large = self.large.as_ref().expect("there are such entries");
-            return &large.entries[usize::from(offset - LARGE)];
-        }
         let (block, at) = split(offset);
-        &self.blocks[block].as_ref().expect("the block is used")[at..]
+        match self.blocks.get(block) {
+            Some(Some(block)) => &block[at..],
+            _ => self.large_bytes(offset),
+        }
+    }
+
+    #[cold]
+    fn large_bytes(&self, offset: u16) -> &[u8] {
+        let large = self.large.as_ref().expect("there are such entries");
+        &large.entries[usize::from(offset - LARGE)]
     }
 
     #[inline]
     pub fn bytes_mut(&mut self, offset: u16) -> &mut [u8] {
-        if offset >= LARGE {
-            let large = self.large.as_mut().expect("there are such entries");
-            return &mut large.entries[usize::from(offset - LARGE)];
-        }
         let (block, at) = split(offset);
-        &mut self.blocks[block].as_mut().expect("the block is used")[at..]
+        match self.blocks.get_mut(block) {
+            Some(Some(block)) => &mut block[at..],
+            _ => {
+                let large = self.large.as_mut().expect("there are such entries");
+                &mut large.entries[usize::from(offset - LARGE)]
+            }
+        }
     }
 
     /// Adds an entry made of `parts`, whose key is not there; `None` where it does not fit.
@@ -323,7 +330,8 @@ impl Segment {
         if home + 1 == buckets {
             return self.end(from);
         }
-        let first = (((home as u64 + 1) << BUCKET_BITS).div_ceil(buckets as u64)) << (64 - BUCKET_BITS);
+        let first =
+            (((home as u64 + 1) << BUCKET_BITS).div_ceil(buckets as u64)) << (64 - BUCKET_BITS);
         self.start(from) | first >> self.depth
     }
 
@@ -362,7 +370,7 @@ impl Segment {
     #[inline]
     fn home(&self, hash: u64) -> usize {
         let scaled = (hash << self.depth) >> (64 - BUCKET_BITS);
-        (scaled * self.index.len() as u64 >> BUCKET_BITS) as usize
+        ((scaled * self.index.len() as u64) >> BUCKET_BITS) as usize
     }
 
     #[inline]
