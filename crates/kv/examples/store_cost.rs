@@ -1,16 +1,24 @@
 //! What the table of keys costs: bytes a key and nanoseconds of processor time an operation.
 //!
 //!     cargo run --release -p omniring-kv --example store_cost -- KEYS VALUE-BYTES [ttl]
+//!     cargo run --release -p omniring-kv --example store_cost -- types ELEMENTS
+//!     cargo run --release -p omniring-kv --example store_cost -- churn KEYS
 #![allow(clippy::print_stdout)]
 
 use std::collections::HashMap;
 use std::io::Error;
 
-use omniring_kv::store::{Db, Expiry, Keys, Shard, hash_of};
+use omniring_kv::store::{Db, Expiry, Hash, Keys, Limits, List, Set, Shard, Side, Zset, hash_of};
 
 fn main() -> Result<(), Error> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let number = |at: usize, or: usize| args.get(at).and_then(|arg| arg.parse().ok()).unwrap_or(or);
+    if args.first().is_some_and(|arg| arg == "types") {
+        return types(number(1, 1_000_000));
+    }
+    if args.first().is_some_and(|arg| arg == "churn") {
+        return churn(number(1, 1_000_000));
+    }
     let (count, value_bytes) = (number(0, 1_000_000), number(1, 8));
     let ttl = args.get(2).is_some_and(|arg| arg == "ttl");
 
@@ -89,6 +97,116 @@ fn main() -> Result<(), Error> {
     println!("  remove {} ns", (busy_ns() - start) / count as u64);
     println!("  resident afterwards: {:.1} MB", (resident()? - before) as f64 / 1e6);
     compare(count, value_bytes);
+    Ok(())
+}
+
+/// Values that are replaced by others of other sizes, and keys that go.
+fn churn(count: usize) -> Result<(), Error> {
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut key = *b"key:000000000000";
+    let mut db = Db::new();
+    let mut bytes = vec![0; count];
+    let before = resident()?;
+    for round in 0..6 {
+        for i in 0..count {
+            let number = if round == 0 { i } else { random.usize(..count) };
+            write_key(&mut key, number);
+            bytes[number] = random.usize(10..150);
+            db.insert_string(&key, &vec![b'v'; bytes[number]], 1);
+        }
+        let payload = 16.0 + bytes.iter().sum::<usize>() as f64 / count as f64;
+        println!(
+            "payload {payload:.1} bytes, resident {:.1}, by its own count {:.1}",
+            (resident()? - before) as f64 / count as f64,
+            db.memory() as f64 / count as f64,
+        );
+    }
+    for i in (0..count).filter(|i| i % 10 != 0) {
+        write_key(&mut key, i);
+        let slot = db.find(&key).expect("the key is there");
+        db.remove(slot);
+    }
+    println!(
+        "nine of ten removed: resident {:.1} bytes a key that is left, by its own count {:.1}",
+        (resident()? - before) as f64 / db.len() as f64,
+        db.memory() as f64 / db.len() as f64,
+    );
+    Ok(())
+}
+
+/// One value of each type, with elements of 16 bytes, and 8 more in a hash.
+fn types(count: usize) -> Result<(), Error> {
+    let limits = Limits::default();
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut key = *b"key:000000000000";
+    let mut sum = 0;
+    let rounds = rounds(count);
+    let shown = |what: &str, before: i64, counted: usize| -> Result<(), Error> {
+        let resident = (resident()? - before) as f64 / count as f64;
+        let counted = counted as f64 / count as f64;
+        println!("{what}: {resident:.1} bytes an element resident, {counted:.1} by its own count");
+        Ok(())
+    };
+
+    let (before, mut list) = (resident()?, List::new());
+    timed("List::push", count, |i| {
+        write_key(&mut key, i);
+        list.push(Side::Right, &key, &limits);
+    });
+    shown("list", before, list.memory())?;
+    timed("List::get", 2000, |_| sum += list.get(random.usize(..count)).map_or(0, <[u8]>::len));
+    timed("List::pop", count, |_| sum += list.pop(Side::Left).map_or(0, |element| element.len()));
+
+    let (before, mut hash) = (resident()?, Hash::new());
+    timed("Hash::insert", count, |i| {
+        write_key(&mut key, i);
+        hash.insert(&key, b"12345678", &limits);
+    });
+    shown("hash", before, hash.memory())?;
+    timed("Hash::get", rounds, |_| {
+        write_key(&mut key, random.usize(..count));
+        sum += hash.get(&key).map_or(0, <[u8]>::len);
+    });
+    drop(hash);
+
+    let (before, mut set) = (resident()?, Set::new());
+    timed("Set::insert", count, |i| {
+        write_key(&mut key, i);
+        set.insert(&key, &limits);
+    });
+    shown("set", before, set.memory())?;
+    timed("Set::contains", rounds, |_| {
+        write_key(&mut key, random.usize(..count));
+        sum += usize::from(set.contains(&key));
+    });
+    drop(set);
+
+    for sorted in [true, false] {
+        let (before, mut zset) = (resident()?, Zset::new());
+        timed("Zset::insert", count, |i| {
+            write_key(&mut key, i);
+            let score = if sorted { i as f64 } else { random.f64() };
+            zset.insert(&key, score, &limits);
+        });
+        let order = if sorted { "in order" } else { "at random" };
+        shown(&format!("sorted set, {order}"), before, zset.memory())?;
+        timed("Zset::score", rounds, |_| {
+            write_key(&mut key, random.usize(..count));
+            sum += zset.score(&key).map_or(0, |score| score as usize);
+        });
+        timed("Zset::rank", rounds, |_| {
+            write_key(&mut key, random.usize(..count));
+            sum += zset.rank(&key).unwrap_or(0);
+        });
+        timed("Zset::iter_from, 10", rounds, |_| {
+            sum += zset.iter_from(random.usize(..count)).take(10).count();
+        });
+        timed("Zset::remove", count, |i| {
+            write_key(&mut key, i);
+            zset.remove(&key);
+        });
+    }
+    assert!(sum > 0);
     Ok(())
 }
 

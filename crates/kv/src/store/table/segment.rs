@@ -76,6 +76,8 @@ pub struct Segment {
     depth: u8,
 }
 
+const _: () = assert!(size_of::<Bucket>() == 64 && size_of::<Segment>() <= 128);
+
 impl Bucket {
     const EMPTY: Bucket = Bucket { tags: [0; WAYS], passed: 0, offsets: [0; WAYS] };
 
