@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use crate::config::Config;
 use crate::error::Error;
 use crate::protocol::{Args, Reply};
-use crate::server::{Client, Server};
+use crate::server::{Client, Delivery, Server};
 use crate::store::Keys;
 
 pub mod bits;
@@ -20,9 +20,11 @@ pub mod generic;
 pub mod hashes;
 pub mod hyperloglog;
 pub mod lists;
+pub mod pubsub;
 pub mod sets;
 pub mod sorting;
 pub mod strings;
+pub mod transactions;
 pub mod zsets;
 
 /// What a command works with.
@@ -35,6 +37,8 @@ pub struct Call<'a> {
     pub config: &'a Config,
     /// What all cores share.
     pub server: &'a Server,
+    /// Messages to subscribers, which are sent after the reply.
+    pub deliveries: &'a mut Vec<Delivery>,
 }
 
 /// What a command has come to.
@@ -167,6 +171,8 @@ pub mod flag {
     pub const NO_MANDATORY_KEYS: u32 = 1 << 16;
     pub const ALLOW_BUSY: u32 = 1 << 17;
     pub const MAY_REPLICATE: u32 = 1 << 18;
+    /// Is carried out while a transaction is queued, not queued.
+    pub const NO_QUEUE: u32 = 1 << 19;
 }
 
 /// A row of the table of commands.
@@ -361,9 +367,11 @@ const FAMILIES: &[&[Spec]] = &[
     hashes::COMMANDS,
     hyperloglog::COMMANDS,
     lists::COMMANDS,
+    pubsub::COMMANDS,
     sets::COMMANDS,
     sorting::COMMANDS,
     strings::COMMANDS,
+    transactions::COMMANDS,
     zsets::COMMANDS,
 ];
 
@@ -464,4 +472,18 @@ fn unknown(args: Args<'_>) -> Error {
 
 fn printable(word: &[u8], longest: usize) -> String {
     String::from_utf8_lossy(&word[..word.len().min(longest)]).into_owned()
+}
+
+/// The reply of a container's subcommand HELP.
+pub fn help(call: &mut Call<'_>, name: &str, lines: &[(&str, &str)]) -> Answer {
+    call.reply.array(lines.len() * 2 + 3);
+    let head = format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
+    call.reply.simple(&head);
+    for (usage, text) in lines {
+        call.reply.simple(usage);
+        call.reply.simple(&format!("    {text}"));
+    }
+    call.reply.simple("HELP");
+    call.reply.simple("    Print this help.");
+    DONE
 }

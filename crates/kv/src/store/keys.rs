@@ -496,6 +496,11 @@ impl Keys {
         }
     }
 
+    /// Removes a key if its time has come.
+    pub fn expire_if_due(&mut self, key: &[u8]) {
+        self.alive(key);
+    }
+
     /// Removes a key whose time has come: logged as a deletion, with the event `expired`.
     pub fn expire(&mut self, key: &[u8]) {
         let db = self.db;
