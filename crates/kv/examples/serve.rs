@@ -6,5 +6,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let port = words.next().unwrap_or("6379".into()).parse()?;
     let cores = words.next().unwrap_or("1".into()).parse()?;
     let engine = words.next().unwrap_or("auto".into()).parse()?;
-    Ok(omniring_kv::server::run(Config { port, ..Config::default() }, engine, cores)?)
+    let mut config = Config::default();
+    config.port = port;
+    config.appendonly = false;
+    Ok(omniring_kv::server::run(config, engine, cores)?)
 }

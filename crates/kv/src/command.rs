@@ -14,14 +14,18 @@ use crate::server::{Client, Delivery, Server};
 use crate::store::Keys;
 
 pub mod bits;
+pub mod clients;
 pub mod connection;
+pub mod debug;
 pub mod expiry;
 pub mod generic;
 pub mod hashes;
 pub mod hyperloglog;
 pub mod lists;
 pub mod pubsub;
+pub mod server;
 pub mod sets;
+pub mod settings;
 pub mod sorting;
 pub mod strings;
 pub mod transactions;
@@ -361,7 +365,10 @@ impl Command {
 /// Every family's rows.
 const FAMILIES: &[&[Spec]] = &[
     bits::COMMANDS,
+    clients::COMMANDS,
     connection::COMMANDS,
+    debug::COMMANDS,
+    server::COMMANDS,
     expiry::COMMANDS,
     generic::COMMANDS,
     hashes::COMMANDS,
@@ -369,6 +376,7 @@ const FAMILIES: &[&[Spec]] = &[
     lists::COMMANDS,
     pubsub::COMMANDS,
     sets::COMMANDS,
+    settings::COMMANDS,
     sorting::COMMANDS,
     strings::COMMANDS,
     transactions::COMMANDS,
@@ -377,6 +385,7 @@ const FAMILIES: &[&[Spec]] = &[
 
 struct Table {
     commands: Vec<Command>,
+    names: Vec<String>,
     by_name: HashMap<&'static str, usize, ahash::RandomState>,
     count: usize,
 }
@@ -404,7 +413,14 @@ fn table() -> &'static Table {
             by_name.insert(spec.name, commands.len());
             commands.push(Command { spec, full_name, id, subcommands });
         }
-        Table { commands, by_name, count }
+        let mut names = vec![String::new(); count];
+        for command in &commands {
+            names[command.id].clone_from(&command.full_name);
+            for sub in &command.subcommands {
+                names[sub.id].clone_from(&sub.full_name);
+            }
+        }
+        Table { commands, names, by_name, count }
     })
 }
 
@@ -416,6 +432,11 @@ pub fn all() -> &'static [Command] {
 /// The number of commands and subcommands.
 pub fn count() -> usize {
     table().count
+}
+
+/// The name of the command with that number, with its container's before it.
+pub fn name_of(id: usize) -> &'static str {
+    &table().names[id]
 }
 
 /// The command of that name, in whatever case.

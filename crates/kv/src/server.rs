@@ -12,6 +12,7 @@ mod dispatch;
 mod exec;
 mod journal;
 mod later;
+mod limits;
 pub mod local;
 mod observe;
 mod output;
@@ -25,13 +26,14 @@ pub use blocking::Unblock;
 pub use client::{Client, ClientInfo, Clients, Multi, Replies, state};
 pub use exec::{Record, call, follow};
 pub use journal::{Journal, Logged};
+pub use limits::OutputLimit;
 pub use pubsub::{Delivery, Pubsub, Subscriber, Topic};
 pub use run::{StartError, run};
 pub use stats::Stats;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use omniring::sync::Notify;
@@ -62,6 +64,9 @@ pub struct Server {
     pub errors: Mutex<BTreeMap<String, u64>>,
     /// When it was started, in milliseconds since 1970.
     pub started_ms: u64,
+    config_file: OnceLock<std::path::PathBuf>,
+    /// Whether keys whose time has come are removed by themselves.
+    pub is_expiry_active: AtomicBool,
     stopping: Notify,
 }
 
@@ -80,6 +85,8 @@ impl Server {
             blocked: AtomicUsize::new(0),
             errors: Mutex::default(),
             started_ms: clock::now_ms(),
+            config_file: OnceLock::new(),
+            is_expiry_active: AtomicBool::new(true),
             stopping: Notify::new(),
         }
     }
@@ -120,6 +127,17 @@ impl Server {
         });
     }
 
+    /// The file that the settings were read from.
+    pub fn config_file(&self) -> Option<&std::path::Path> {
+        self.config_file.get().map(|path| &**path)
+    }
+
+    /// Begins to count anew.
+    pub fn reset_stats(&self) {
+        self.stats.reset();
+        self.errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
+    }
+
     /// Closes a client's connection, on whichever core it is.
     pub fn kill(&self, client: &ClientInfo) {
         let id = client.id;
@@ -129,6 +147,21 @@ impl Server {
                 conn.kill();
             }
         });
+    }
+
+    /// Ends a client's wait for a key, on whichever core it is.
+    pub fn unblock(&self, client: &ClientInfo, how: Unblock) {
+        let id = client.id;
+        self.send_to(client.core, move |core| {
+            if let Some(conn) = core.connection(id) {
+                conn.unblock_with(how);
+            }
+        });
+    }
+
+    /// Whether keys whose time has come are removed by themselves.
+    pub fn set_active_expiry(&self, on: bool) {
+        self.is_expiry_active.store(on, Ordering::Relaxed);
     }
 
     /// Ends the server.

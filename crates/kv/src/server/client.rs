@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::limits::PastSoft;
 use crate::command::Command;
 use crate::protocol::{OwnedArgs, Proto};
 
@@ -37,6 +38,8 @@ pub struct Client {
     pub no_touch: bool,
     /// Whether it sees all commands: `MONITOR`.
     pub is_monitor: bool,
+    /// Whether its connection is closed once its replies are sent.
+    pub closes: bool,
 }
 
 impl Client {
@@ -117,6 +120,8 @@ pub struct ClientInfo {
     pub input: AtomicUsize,
     /// Bytes it is still to be sent.
     pub output: AtomicUsize,
+    /// Since when those have been too many.
+    pub past_soft: PastSoft,
 }
 
 /// Bits of [`ClientInfo::state`].

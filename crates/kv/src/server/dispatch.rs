@@ -90,6 +90,9 @@ impl Core {
         let gate = std::mem::take(&mut keys.effects.gate);
         conn.gate_from(begin, gate, self.server.synced(), &mut reply);
         drop(reply);
+        if client.closes {
+            conn.close();
+        }
         let wait = match outcome {
             Outcome::Done => None,
             Outcome::Block { keys: names, timeout_ms, null } => {

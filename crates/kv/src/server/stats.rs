@@ -36,6 +36,17 @@ impl Stats {
         }
     }
 
+    /// All zero again.
+    pub fn reset(&self) {
+        for command in &self.commands {
+            for counter in [&command.calls, &command.micros, &command.rejected, &command.failed] {
+                counter.store(0, Ordering::Relaxed);
+            }
+        }
+        self.connections.store(0, Ordering::Relaxed);
+        self.refused.store(0, Ordering::Relaxed);
+    }
+
     /// A call has taken that long.
     pub fn called(&self, command: usize, micros: u64) {
         let stats = &self.commands[command];
