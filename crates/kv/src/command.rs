@@ -15,6 +15,7 @@ use crate::store::Keys;
 
 pub mod bits;
 pub mod connection;
+mod elements;
 pub mod expiry;
 pub mod generic;
 pub mod hashes;
