@@ -17,6 +17,7 @@ pub mod bits;
 pub mod clients;
 pub mod connection;
 pub mod debug;
+mod elements;
 pub mod expiry;
 pub mod generic;
 pub mod hashes;

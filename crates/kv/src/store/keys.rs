@@ -279,6 +279,18 @@ impl Keys {
         Some(self.table(key).value(slot))
     }
 
+    /// The value of a key that this command has read or peeked at. Several can be looked at together.
+    pub fn value(&self, key: &[u8]) -> Option<ValueRef<'_>> {
+        let shard = self.shards[shard_of(key, self.shards.len())].as_ref()?;
+        let db = &shard.dbs[self.db];
+        Some(db.value(db.find(key)?))
+    }
+
+    /// A source of chance of its own, for what is picked at random in a key's value.
+    pub fn chance(&mut self, key: &[u8]) -> fastrand::Rng {
+        self.home(key).random.fork()
+    }
+
     /// The type of a key's value, as [`Keys::peek`].
     pub fn kind(&mut self, key: &[u8]) -> Option<Kind> {
         self.peek(key).map(|value| value.kind())
