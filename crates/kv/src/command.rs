@@ -23,6 +23,7 @@ pub mod lists;
 pub mod sets;
 pub mod sorting;
 pub mod strings;
+pub mod support;
 pub mod zsets;
 
 /// What a command works with.

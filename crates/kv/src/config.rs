@@ -7,10 +7,12 @@ use crate::store::Limits;
 pub struct Config {
     /// Limits of compact encodings.
     pub limits: Limits,
+    /// Bytes of a string, at most.
+    pub proto_max_bulk_len: u64,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { limits: Limits::default() }
+        Config { limits: Limits::default(), proto_max_bulk_len: 512 << 20 }
     }
 }

@@ -11,6 +11,7 @@
 pub mod command;
 pub mod config;
 pub mod error;
+pub mod glob;
 pub mod protocol;
 pub mod server;
 pub mod store;

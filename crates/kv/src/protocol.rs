@@ -5,5 +5,5 @@ mod number;
 mod reply;
 
 pub use args::{Args, OwnedArgs};
-pub use number::{parse_f64, parse_i64, parse_u64, write_f64};
+pub use number::{LongDouble, parse_cursor, parse_f64, parse_i64, parse_u64, write_f64};
 pub use reply::{Length, Proto, Reply};
