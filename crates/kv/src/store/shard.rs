@@ -82,6 +82,8 @@ pub struct Shard {
     pub stats: Stats,
     /// Chance, for what is picked at random.
     pub random: fastrand::Rng,
+    /// Where the search for keys whose time has come goes on: a database, and a cursor of its [`Db::scan`].
+    pub expiry_at: (usize, u64),
     watched: HashMap<(usize, Vec<u8>), Vec<Arc<AtomicBool>>>,
     waiting: HashMap<(usize, Vec<u8>), VecDeque<Arc<Waiter>>>,
     unsynced: Unsynced,
@@ -95,6 +97,7 @@ impl Shard {
             dbs: (0..DBS).map(|_| Db::new()).collect(),
             stats: Stats::default(),
             random: fastrand::Rng::new(),
+            expiry_at: (0, 0),
             watched: HashMap::new(),
             waiting: HashMap::new(),
             unsynced: Unsynced::default(),
