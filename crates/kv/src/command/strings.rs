@@ -508,7 +508,7 @@ fn incrbyfloat(call: &mut Call<'_>, args: Args<'_>) -> Answer {
         Some(_) => return Err(Error::WRONG_TYPE),
     };
     let more = LongDouble::parse(&args[2]).ok_or(Error::NOT_A_FLOAT)?;
-    let Some(sum) = value.add(more) else {
+    let Some(sum) = value.checked_add(more) else {
         return Err(Error::new("ERR increment would produce NaN or Infinity"));
     };
     let mut text = Vec::with_capacity(32);

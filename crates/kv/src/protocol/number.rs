@@ -173,7 +173,7 @@ impl LongDouble {
     }
 
     /// The sum, rounded to the nearest, or `None` where it is infinite or no number.
-    pub fn add(self, other: LongDouble) -> Option<LongDouble> {
+    pub fn checked_add(self, other: LongDouble) -> Option<LongDouble> {
         let sum = self.0.add_r(other.0, Round::NearestTiesToEven).value;
         sum.is_finite().then_some(LongDouble(sum))
     }
@@ -349,7 +349,7 @@ mod tests {
     }
 
     fn sum(a: &str, b: &str) -> Option<String> {
-        let sum = LongDouble::parse(a.as_bytes())?.add(LongDouble::parse(b.as_bytes())?)?;
+        let sum = LongDouble::parse(a.as_bytes())?.checked_add(LongDouble::parse(b.as_bytes())?)?;
         let mut out = Vec::new();
         sum.write(&mut out);
         Some(String::from_utf8(out).unwrap())
