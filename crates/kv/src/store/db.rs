@@ -352,7 +352,11 @@ impl Db {
             Value::Int(number) => {
                 return self.put_here(hash, key, found, New::Int(number), expiry, access);
             }
-            Value::Str(bytes) if bytes.len() <= LONGEST_INLINE => {
+            Value::Small(bytes) => {
+                return self.put_here(hash, key, found, New::Inline(&bytes), expiry, access);
+            }
+            // A shorter one of this kind was changed in place, and is likely to be again.
+            Value::Str(bytes) if (Value::SMALL + 1..=LONGEST_INLINE).contains(&bytes.len()) => {
                 return self.put_here(hash, key, found, New::Inline(&bytes), expiry, access);
             }
             value => value,

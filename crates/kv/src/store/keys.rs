@@ -51,6 +51,60 @@ impl EventClass {
     pub const KEYEVENT: EventClass = EventClass(1 << 11);
 }
 
+/// The letters of `notify-keyspace-events`.
+const LETTERS: [(char, EventClass); 14] = [
+    ('g', EventClass::GENERIC),
+    ('$', EventClass::STRING),
+    ('l', EventClass::LIST),
+    ('s', EventClass::SET),
+    ('h', EventClass::HASH),
+    ('z', EventClass::ZSET),
+    ('x', EventClass::EXPIRED),
+    ('e', EventClass::EVICTED),
+    ('t', EventClass::STREAM),
+    ('d', EventClass::MODULE),
+    ('K', EventClass::KEYSPACE),
+    ('E', EventClass::KEYEVENT),
+    ('m', EventClass::MISS),
+    ('n', EventClass::NEW),
+];
+
+impl EventClass {
+    /// `t`: streams, of which there are none.
+    pub const STREAM: EventClass = EventClass(1 << 12);
+    /// `d`: types of modules, of which there are none.
+    pub const MODULE: EventClass = EventClass(1 << 13);
+    /// `A`: all of the kinds above but `m` and `n`.
+    const ALL: u32 = 0xff | 1 << 12 | 1 << 13;
+
+    /// The bits of a text of letters, or `None` if one of them is none.
+    pub fn read(text: &str) -> Option<u32> {
+        text.chars().try_fold(0, |bits, letter| {
+            if letter == 'A' {
+                return Some(bits | EventClass::ALL);
+            }
+            let (_, class) = LETTERS.iter().find(|(of, _)| *of == letter)?;
+            Some(bits | class.0)
+        })
+    }
+
+    /// The letters of bits.
+    pub fn write(bits: u32) -> String {
+        let mut text = String::new();
+        let is_all = bits & EventClass::ALL == EventClass::ALL;
+        if is_all {
+            text.push('A');
+        }
+        for (letter, class) in LETTERS {
+            let is_in_all = is_all && EventClass::ALL & class.0 != 0;
+            if bits & class.0 != 0 && !is_in_all {
+                text.push(letter);
+            }
+        }
+        text
+    }
+}
+
 /// Something that happened to a key, for those who subscribed to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -232,6 +286,20 @@ impl Keys {
         Some(self.table_at(home).value(slot))
     }
 
+    /// The value of a key that this command has read or peeked at. Several can be looked at together.
+    pub fn value(&self, key: &[u8]) -> Option<ValueRef<'_>> {
+        let hash = if self.last.0 == key { self.last.1 } else { hash_of(key) };
+        let shard = self.shards[shard_of_hash(hash, self.shards.len())].as_ref()?;
+        let db = &shard.dbs[self.db];
+        Some(db.value(db.find_hashed(hash, key)?))
+    }
+
+    /// A source of chance of its own, for what is picked at random in a key's value.
+    pub fn chance(&mut self, key: &[u8]) -> fastrand::Rng {
+        let home = self.home(key);
+        self.shard(home.shard).random.fork()
+    }
+
     /// The type of a key's value, as [`Keys::peek`].
     pub fn kind(&mut self, key: &[u8]) -> Option<Kind> {
         self.peek(key).map(|value| value.kind())
@@ -285,6 +353,90 @@ impl Keys {
             Some(ValueRef::Zset(zset)) => Ok(Some(zset)),
             Some(_) => Err(Error::WRONG_TYPE),
         }
+    }
+
+    /// Whether there is such a key, for a command that says so: counts as a hit or a miss, not as a use.
+    pub fn exists(&mut self, key: &[u8]) -> bool {
+        let no_touch = std::mem::replace(&mut self.no_touch, true);
+        let found = self.read(key).is_some();
+        self.no_touch = no_touch;
+        found
+    }
+
+    /// When or how often a key was used, as [`Keys::peek`].
+    pub fn access(&mut self, key: &[u8]) -> Option<Access> {
+        let home = self.home(key);
+        self.gate(home);
+        let slot = self.alive(home, key)?;
+        Some(self.table_at(home).access(slot))
+    }
+
+    /// The number of keys in the database, expired ones that were not removed yet among them.
+    pub fn count(&mut self) -> usize {
+        let db = self.db;
+        self.shards().map(|shard| shard.dbs[db].len()).sum()
+    }
+
+    /// A key of the database picked at random, each about as likely as any other.
+    pub fn random_key(&mut self) -> Option<Vec<u8>> {
+        let db = self.db;
+        loop {
+            let count = self.count();
+            let mut nth = match self.shards().next() {
+                Some(shard) if count > 0 => shard.random.usize(..count),
+                _ => return None,
+            };
+            let mut shards = self.shards();
+            let shard = shards.find(|shard| {
+                let len = shard.dbs[db].len();
+                let found = nth < len;
+                nth = nth.wrapping_sub(len);
+                found
+            })?;
+            let slot = shard.dbs[db].random(&mut shard.random)?;
+            let key = shard.dbs[db].key(slot).to_vec();
+            drop(shards);
+            let home = self.home(&key);
+            if self.alive(home, &key).is_some() {
+                return Some(key);
+            }
+        }
+    }
+
+    /// Visits about `count` keys of the database from `cursor` on, in all shards, and gives the cursor to go on
+    /// with, 0 at the end. A key that is there from the first to the last call is visited at least once; one
+    /// whose time has come is visited also.
+    pub fn scan(&mut self, cursor: u64, count: usize, mut visit: impl FnMut(&[u8])) -> u64 {
+        let db = self.db;
+        let shards = self.shards.len() as u64;
+        // The shard is in the lowest bits of the cursor, where the shard's own is above them.
+        let bits = shards.next_power_of_two().trailing_zeros();
+        let (mut index, mut within) = (cursor & ((1 << bits) - 1), cursor >> bits);
+        let mut visited = 0;
+        while index < shards {
+            // A sparse table may take some steps to its next key.
+            let mut steps = 10;
+            while visited < count && steps > 0 {
+                let table = &self.shard(index as usize).dbs[db];
+                within = table.scan(within, count - visited, |table, slot| {
+                    visited += 1;
+                    visit(table.key(slot));
+                });
+                debug_assert!(within <= u64::MAX >> bits, "cursors of a shard leave room");
+                if within == 0 {
+                    break;
+                }
+                steps -= 1;
+            }
+            if within != 0 {
+                return within << bits | index;
+            }
+            index += 1;
+            if visited >= count && index < shards {
+                return index;
+            }
+        }
+        0
     }
 
     /// When a key expires, in milliseconds since 1970: `None` where there is no key, `Some(None)` where it stays.
@@ -454,6 +606,35 @@ impl Keys {
         }
     }
 
+    /// Removes all keys of a database, in the shards at hand. Say so with [`Keys::changed_all`].
+    pub fn clear(&mut self, db: usize) {
+        for shard in self.shards() {
+            let old = std::mem::take(&mut shard.dbs[db]);
+            shard.touch_where(db, |key| old.find(key).is_some());
+        }
+    }
+
+    /// Exchanges the keys of two databases, in the shards at hand. Who watches or waits stays in their database.
+    /// Say so with [`Keys::changed_all`].
+    pub fn swap_dbs(&mut self, a: usize, b: usize) {
+        let mut ready = Vec::new();
+        for shard in self.shards() {
+            shard.dbs.swap(a, b);
+            let (in_a, in_b) =
+                (std::mem::take(&mut shard.dbs[a]), std::mem::take(&mut shard.dbs[b]));
+            for db in [a, b] {
+                shard.touch_where(db, |key| in_a.find(key).is_some() || in_b.find(key).is_some());
+            }
+            (shard.dbs[a], shard.dbs[b]) = (in_a, in_b);
+            for db in [a, b] {
+                let awaited = shard.awaited_keys(db).into_iter();
+                let there = awaited.filter(|key| shard.dbs[db].find(key).is_some());
+                ready.extend(there.map(|key| (db, key)));
+            }
+        }
+        self.effects.ready.extend(ready);
+    }
+
     /// Says that a key was changed: those who watch it are told, the command is logged, and those who subscribed
     /// hear of the event.
     pub fn changed(&mut self, key: &[u8], class: EventClass, event: &'static str) {
@@ -518,6 +699,12 @@ impl Keys {
         if self.shard(home.shard).is_awaited(db, key) {
             self.effects.ready.push((db, key.to_vec()));
         }
+    }
+
+    /// Removes a key if its time has come.
+    pub fn expire_if_due(&mut self, key: &[u8]) {
+        let home = self.home(key);
+        self.alive(home, key);
     }
 
     /// Removes a key whose time has come: logged as a deletion, with the event `expired`.
