@@ -206,11 +206,14 @@ impl Range {
         }
         let start = integer(&args[from])?;
         let bits = match args.len() - from {
-            3 if args.is(from + 2, "bit") => true,
-            3 if !args.is(from + 2, "byte") => return Err(Error::SYNTAX),
-            _ => false,
+            3 if args.is(from + 2, "bit") => Ok(true),
+            3 if !args.is(from + 2, "byte") => Err(Error::SYNTAX),
+            _ => Ok(false),
         };
+        // Which of two errors is told depends on the command.
+        let bits = if end_needed { bits } else { Ok(bits?) };
         let end = args.get(from + 1).map(integer).transpose()?;
+        let bits = bits?;
         Ok(Some(Range { start, end, bits }))
     }
 

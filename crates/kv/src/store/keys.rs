@@ -504,8 +504,7 @@ impl Keys {
     /// Sets a key to a value of any type, whatever was there, and keeps its time of expiry.
     pub fn insert_keeping_expiry(&mut self, key: &[u8], value: Value) {
         let kind = value.as_ref().kind();
-        let new = self.slot_mut(key).is_none();
-        let access = self.fresh_access();
+        let (new, access) = self.overwritten(key);
         self.table(key).insert(key, value, access);
         if new {
             self.inserted(key, kind);
@@ -522,8 +521,7 @@ impl Keys {
 
     /// Sets a key to a string, whatever was there, and takes away its time of expiry.
     pub fn insert_string(&mut self, key: &[u8], bytes: &[u8]) {
-        let new = self.slot_mut(key).is_none();
-        let access = self.fresh_access();
+        let (new, access) = self.overwritten(key);
         let db = self.table(key);
         let slot = db.insert_string(key, bytes, access);
         if db.expires_ms(slot).is_some() {
@@ -724,10 +722,32 @@ impl Keys {
         None
     }
 
-    /// The slot of a key that is about to be changed.
+    /// The slot of a key that is about to be changed, which is a use of it.
     fn slot_mut(&mut self, key: &[u8]) -> Option<Slot> {
         self.gate(key);
-        self.alive(key)
+        let slot = self.alive(key)?;
+        self.note_use(key, slot);
+        Some(slot)
+    }
+
+    /// Whether a key that is about to be set is new, and the access it then has: another value is used no
+    /// less often.
+    fn overwritten(&mut self, key: &[u8]) -> (bool, Access) {
+        match self.slot_mut(key) {
+            Some(slot) => (false, self.table(key).access(slot)),
+            None => (true, self.fresh_access()),
+        }
+    }
+
+    /// Notes that a key is used now, unless the client asked for no trace.
+    fn note_use(&mut self, key: &[u8], slot: Slot) {
+        if self.no_touch {
+            return;
+        }
+        let (db, now, lfu) = (self.db, self.now_ms, self.lfu);
+        let shard = self.home(key);
+        let access = used(shard.dbs[db].access(slot), now, lfu, &mut shard.random);
+        shard.dbs[db].set_access(slot, access);
     }
 
     fn slot_or_insert(&mut self, key: &[u8], make: impl FnOnce() -> Value) -> Slot {

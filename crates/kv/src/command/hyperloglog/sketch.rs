@@ -176,17 +176,20 @@ impl<'a> Sketch<'a> {
         if count > RUN_VALUE {
             return Ok(None);
         }
-        // The run that has the register, the one before, and the first register of each.
-        let (mut first, mut before, mut found) = (0, 0, None);
-        for (run, at) in runs(&self.bytes[HEADER..]) {
+        // The run that has the register, the one before, and the first register of each. Most of the time goes
+        // here.
+        let runs = &self.bytes[HEADER..];
+        let (mut first, mut before, mut at) = (0, 0, 0);
+        let (run, len) = loop {
+            let (run, len) = Run::parse(&runs[at..]).ok_or(Corrupt)?;
             if index < first + run.len {
-                found = Some((run, at));
-                break;
+                break (run, len);
             }
             first += run.len;
-            before = at.start;
-        }
-        let (run, at) = found.ok_or(Corrupt)?;
+            before = at;
+            at += len;
+        };
+        let at = at..at + len;
         if run.value >= count {
             return Ok(Some(false));
         }
@@ -235,6 +238,7 @@ struct Run {
 
 impl Run {
     /// The run that `bytes` begin with, and how many of them it takes.
+    #[inline]
     fn parse(bytes: &[u8]) -> Option<(Run, usize)> {
         match *bytes {
             [byte, ..] if byte & 0x80 != 0 => {
