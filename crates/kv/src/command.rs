@@ -151,6 +151,8 @@ pub enum KeySpec {
     All {
         /// Index of a key.
         key: Option<usize>,
+        /// The word before a further key, such as `store`, where it is given.
+        after: Option<&'static str>,
     },
 }
 
@@ -293,8 +295,14 @@ impl Spec {
 
     /// It needs all shards.
     pub const fn all_keys(mut self, key: Option<usize>) -> Spec {
-        self.keys = KeySpec::All { key };
+        self.keys = KeySpec::All { key, after: None };
         self
+    }
+
+    /// It needs all shards, and the word after the last `after` is also a key.
+    pub const fn all_keys_and_after(mut self, key: usize, after: &'static str) -> Spec {
+        self.keys = KeySpec::All { key: Some(key), after: Some(after) };
+        self.flags(flag::MOVABLEKEYS)
     }
 
     /// What the documentation says.
@@ -359,7 +367,16 @@ impl Command {
                 let last = first.saturating_add(keys as usize).min(args.len());
                 (first..last).for_each(f);
             }
-            KeySpec::All { key } => key.into_iter().filter(|&key| key < args.len()).for_each(f),
+            KeySpec::All { key, after } => {
+                let Some(key) = key.filter(|&key| key < args.len()) else {
+                    return;
+                };
+                f(key);
+                let after = after.and_then(|word| {
+                    (key + 1..args.len() - 1).rev().find(|&index| args.is(index, word))
+                });
+                after.into_iter().for_each(|index| f(index + 1));
+            }
         }
     }
 }
