@@ -355,7 +355,9 @@ impl Core {
         let mut client = Client { db: waiter.db, proto: waiter.proto, ..Client::default() };
         let mut reply = Reply::new(waiter.proto);
         keys.begin(waiter.db, before.ms());
+        keys.has_waited = true;
         let outcome = self.call(keys, &mut client, command, args, config, &mut reply, deliveries);
+        keys.has_waited = false;
         exec::follow(keys, &self.server, args);
         self.events(keys, deliveries);
         if matches!(outcome, Outcome::Done) {

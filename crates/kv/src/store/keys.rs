@@ -168,6 +168,8 @@ pub struct Keys {
     pub lfu: bool,
     /// Whether the client asked that its reads leave no trace of use.
     pub no_touch: bool,
+    /// Whether the command has waited for a key and is called again: a key of another type is none to it then.
+    pub has_waited: bool,
     /// Whether the log is being replayed: nothing expires by itself then.
     pub replaying: bool,
     /// What has followed so far.
@@ -194,6 +196,7 @@ impl Keys {
             events_wanted: 0,
             lfu: false,
             no_touch: false,
+            has_waited: false,
             replaying: false,
             effects: Effects::default(),
             last: (Vec::new(), hash_of(&[])),
