@@ -5,12 +5,13 @@
 //! - [`store`]: the data: shards, databases, and the types of values. Knows no protocol and no I/O.
 //! - [`command`]: what each command does to the data, and the table of them.
 //! - `server`: sockets, connections, and whose turn it is: the only part that waits.
-//! - `log`: the append-only log, snapshots and recovery.
+//! - [`log`]: the append-only log, snapshots and recovery.
 #![forbid(unsafe_code)]
 
 pub mod command;
 pub mod config;
 pub mod error;
+pub mod log;
 pub mod protocol;
 pub mod server;
 pub mod store;
