@@ -324,7 +324,10 @@ impl<'a, D: Disk> Records<'a, D> {
             let end = if more { ahead.len() - record::HEADER_LEN } else { ahead.len() };
             let end = end & !(record::GRAIN - 1);
             for at in (0..end).step_by(record::GRAIN) {
-                if let Some(header) = record::Header::read(&ahead[at..], number) {
+                // What most of it is, zeros, is passed over quickly.
+                if ahead[at] != 0
+                    && let Some(header) = record::Header::read(&ahead[at..], number)
+                {
                     rest.durable = rest.durable.max(header.synced);
                     rest.records += u64::from(!header.padding);
                 }

@@ -33,7 +33,8 @@ enum Change {
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub struct State {
+    buf: Option<Vec<u8>>,
     files: Vec<Data>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
@@ -54,8 +55,14 @@ pub struct Simulated {
     life: u64,
 }
 
-/// A buffer.
-pub struct Buf(Vec<u8>);
+/// A buffer, which is used again.
+pub struct Buf(Vec<u8>, Rc<RefCell<State>>);
+
+impl Drop for Buf {
+    fn drop(&mut self) {
+        self.1.borrow_mut().buf = Some(std::mem::take(&mut self.0));
+    }
+}
 
 impl Deref for Buf {
     type Target = [u8];
@@ -224,7 +231,7 @@ impl Disk for Simulated {
     }
 
     async fn buffer(&self) -> Buf {
-        Buf(vec![0; BUF_LEN])
+        Buf(self.state.borrow_mut().buf.take().unwrap_or_else(|| vec![0; BUF_LEN]), self.state.clone())
     }
 
     async fn list(&self) -> io::Result<Vec<String>> {
