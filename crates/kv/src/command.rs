@@ -10,19 +10,26 @@ use std::sync::OnceLock;
 use crate::config::Config;
 use crate::error::Error;
 use crate::protocol::{Args, Reply};
-use crate::server::{Client, Server};
+use crate::server::{Client, Delivery, Server};
 use crate::store::Keys;
 
 pub mod bits;
+pub mod clients;
 pub mod connection;
+pub mod debug;
+mod elements;
 pub mod expiry;
 pub mod generic;
 pub mod hashes;
 pub mod hyperloglog;
 pub mod lists;
+pub mod pubsub;
+pub mod server;
 pub mod sets;
+pub mod settings;
 pub mod sorting;
 pub mod strings;
+pub mod transactions;
 pub mod zsets;
 
 /// What a command works with.
@@ -35,6 +42,8 @@ pub struct Call<'a> {
     pub config: &'a Config,
     /// What all cores share.
     pub server: &'a Server,
+    /// Messages to subscribers, which are sent after the reply.
+    pub deliveries: &'a mut Vec<Delivery>,
 }
 
 /// What a command has come to.
@@ -167,6 +176,8 @@ pub mod flag {
     pub const NO_MANDATORY_KEYS: u32 = 1 << 16;
     pub const ALLOW_BUSY: u32 = 1 << 17;
     pub const MAY_REPLICATE: u32 = 1 << 18;
+    /// Is carried out while a transaction is queued, not queued.
+    pub const NO_QUEUE: u32 = 1 << 19;
 }
 
 /// A row of the table of commands.
@@ -355,20 +366,27 @@ impl Command {
 /// Every family's rows.
 const FAMILIES: &[&[Spec]] = &[
     bits::COMMANDS,
+    clients::COMMANDS,
     connection::COMMANDS,
+    debug::COMMANDS,
+    server::COMMANDS,
     expiry::COMMANDS,
     generic::COMMANDS,
     hashes::COMMANDS,
     hyperloglog::COMMANDS,
     lists::COMMANDS,
+    pubsub::COMMANDS,
     sets::COMMANDS,
+    settings::COMMANDS,
     sorting::COMMANDS,
     strings::COMMANDS,
+    transactions::COMMANDS,
     zsets::COMMANDS,
 ];
 
 struct Table {
     commands: Vec<Command>,
+    names: Vec<String>,
     by_name: HashMap<&'static str, usize, ahash::RandomState>,
     count: usize,
 }
@@ -396,7 +414,14 @@ fn table() -> &'static Table {
             by_name.insert(spec.name, commands.len());
             commands.push(Command { spec, full_name, id, subcommands });
         }
-        Table { commands, by_name, count }
+        let mut names = vec![String::new(); count];
+        for command in &commands {
+            names[command.id].clone_from(&command.full_name);
+            for sub in &command.subcommands {
+                names[sub.id].clone_from(&sub.full_name);
+            }
+        }
+        Table { commands, names, by_name, count }
     })
 }
 
@@ -408,6 +433,11 @@ pub fn all() -> &'static [Command] {
 /// The number of commands and subcommands.
 pub fn count() -> usize {
     table().count
+}
+
+/// The name of the command with that number, with its container's before it.
+pub fn name_of(id: usize) -> &'static str {
+    &table().names[id]
 }
 
 /// The command of that name, in whatever case.
@@ -464,4 +494,18 @@ fn unknown(args: Args<'_>) -> Error {
 
 fn printable(word: &[u8], longest: usize) -> String {
     String::from_utf8_lossy(&word[..word.len().min(longest)]).into_owned()
+}
+
+/// The reply of a container's subcommand HELP.
+pub fn help(call: &mut Call<'_>, name: &str, lines: &[(&str, &str)]) -> Answer {
+    call.reply.array(lines.len() * 2 + 3);
+    let head = format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
+    call.reply.simple(&head);
+    for (usage, text) in lines {
+        call.reply.simple(usage);
+        call.reply.simple(&format!("    {text}"));
+    }
+    call.reply.simple("HELP");
+    call.reply.simple("    Print this help.");
+    DONE
 }

@@ -8,12 +8,17 @@
 //! - [`log`]: the append-only log, snapshots and recovery.
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod command;
 pub mod config;
 pub mod error;
+pub mod glob;
 pub mod log;
 pub mod protocol;
 pub mod server;
 pub mod store;
 
 pub use error::Error;
+
+/// The version of Redis whose commands these are, which clients ask for.
+pub const REDIS_VERSION: &str = "7.0.15";

@@ -2,8 +2,10 @@
 
 mod args;
 mod number;
+mod parser;
 mod reply;
 
 pub use args::{Args, OwnedArgs};
 pub use number::{parse_f64, parse_i64, parse_u64, write_f64};
+pub use parser::{Bounds, Parser, ProtocolError, split_words};
 pub use reply::{Length, Proto, Reply};

@@ -1,29 +1,94 @@
 //! Sockets, connections, and whose turn it is: the only part that waits.
+//!
+//! A request's way: `connection` reads it, `dispatch` decides whether the client may, on which shards and when,
+//! `exec` calls the command and logs what it changed, `connection` sends the reply when the disk is up to what the
+//! reply shows. `core` lends shards to other cores, `blocking` has those who wait for a key.
 
+mod blocking;
 mod client;
+mod connection;
+mod core;
+mod dispatch;
 mod exec;
 mod journal;
+mod later;
+mod limits;
 pub mod local;
+mod observe;
+mod output;
+mod pubsub;
+mod run;
+mod signal;
+mod stats;
 
-pub use client::Client;
-pub use exec::{call, follow};
+pub use self::core::Core;
+pub use blocking::Unblock;
+pub use client::{Client, ClientInfo, Clients, Multi, Replies, state};
+pub use exec::{Record, call, follow};
 pub use journal::{Journal, Logged};
+pub use limits::OutputLimit;
+pub use pubsub::{Delivery, Pubsub, Subscriber, Topic};
+pub use run::{StartError, run};
+pub use stats::Stats;
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+
+use omniring::sync::Notify;
+
+use crate::clock;
+use crate::command::Command;
 use crate::config::Config;
-use std::sync::{Arc, RwLock};
+use crate::error::Error;
+use crate::store::Lsn;
 
 /// What all cores share.
 pub struct Server {
-    /// The settings.
     config: RwLock<Arc<Config>>,
-    /// The log, where there is one.
+    /// Counts changes of the settings.
+    pub config_version: AtomicU64,
     journal: Option<Box<dyn Journal>>,
+    shards: usize,
+    handle: OnceLock<omniring::Handle>,
+    /// All clients.
+    pub clients: Clients,
+    /// All subscriptions.
+    pub pubsub: Pubsub,
+    /// Counters.
+    pub stats: Stats,
+    /// Clients that wait for a key.
+    pub blocked: AtomicUsize,
+    /// Errors by their code.
+    pub errors: Mutex<BTreeMap<String, u64>>,
+    /// When it was started, in milliseconds since 1970.
+    pub started_ms: u64,
+    config_file: OnceLock<std::path::PathBuf>,
+    /// Whether keys whose time has come are removed by themselves.
+    pub is_expiry_active: AtomicBool,
+    stopping: Notify,
 }
 
 impl Server {
-    /// A server with these settings and this log.
-    pub fn new(config: Config, journal: Option<Box<dyn Journal>>) -> Server {
-        Server { config: RwLock::new(Arc::new(config)), journal }
+    /// A server with these settings, this log, and that many shards.
+    pub fn new(config: Config, journal: Option<Box<dyn Journal>>, shards: usize) -> Server {
+        Server {
+            config: RwLock::new(Arc::new(config)),
+            config_version: AtomicU64::new(0),
+            journal,
+            shards,
+            handle: OnceLock::new(),
+            clients: Clients::default(),
+            pubsub: Pubsub::default(),
+            stats: Stats::default(),
+            blocked: AtomicUsize::new(0),
+            errors: Mutex::default(),
+            started_ms: clock::now_ms(),
+            config_file: OnceLock::new(),
+            is_expiry_active: AtomicBool::new(true),
+            stopping: Notify::new(),
+        }
     }
 
     /// The settings as they are now.
@@ -31,8 +96,102 @@ impl Server {
         self.config.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
+    /// Changes the settings. All cores take them up before their next command.
+    pub fn set_config(&self, config: Config) {
+        *self.config.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(config);
+        self.config_version.fetch_add(1, Ordering::Release);
+    }
+
     /// The log, where there is one.
     pub fn journal(&self) -> Option<&dyn Journal> {
         self.journal.as_deref()
+    }
+
+    /// Up to which record the disk is, as far as replies are concerned.
+    pub fn synced(&self) -> Lsn {
+        self.journal().map_or(Lsn::MAX, Journal::synced)
+    }
+
+    /// Shards, one for each core.
+    pub fn shard_count(&self) -> usize {
+        self.shards
+    }
+
+    /// Calls something on another core of the server, between two of its tasks.
+    pub fn send_to(&self, core: usize, call: impl FnOnce(Rc<Core>) + Send + 'static) {
+        let handle = self.handle.get().expect("the server runs");
+        handle.send_to(core, move || {
+            if let Some(core) = Core::current() {
+                call(core);
+            }
+        });
+    }
+
+    /// The file that the settings were read from.
+    pub fn config_file(&self) -> Option<&std::path::Path> {
+        self.config_file.get().map(|path| &**path)
+    }
+
+    /// Begins to count anew.
+    pub fn reset_stats(&self) {
+        self.stats.reset();
+        self.errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
+    }
+
+    /// Closes a client's connection, on whichever core it is.
+    pub fn kill(&self, client: &ClientInfo) {
+        let id = client.id;
+        client.set_state(state::KILLED, true);
+        self.send_to(client.core, move |core| {
+            if let Some(conn) = core.connection(id) {
+                conn.kill();
+            }
+        });
+    }
+
+    /// Ends a client's wait for a key, on whichever core it is.
+    pub fn unblock(&self, client: &ClientInfo, how: Unblock) {
+        let id = client.id;
+        self.send_to(client.core, move |core| {
+            if let Some(conn) = core.connection(id) {
+                conn.unblock_with(how);
+            }
+        });
+    }
+
+    /// Whether keys whose time has come are removed by themselves.
+    pub fn set_active_expiry(&self, on: bool) {
+        self.is_expiry_active.store(on, Ordering::Relaxed);
+    }
+
+    /// Ends the server.
+    pub fn stop(&self) {
+        self.stopping.notify_one();
+    }
+
+    /// Waits until it is to end.
+    pub async fn until_stopped(&self) {
+        self.stopping.notified().await;
+    }
+
+    /// Counts an error reply.
+    pub fn count_error(&self, error: &Error) {
+        let mut errors = self.errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *errors.entry(error.code().to_owned()).or_default() += 1;
+    }
+
+    /// Whether clients' commands of that kind are to wait: `CLIENT PAUSE`.
+    pub fn is_paused(&self, command: &Command) -> bool {
+        let _ = command;
+        false
+    }
+
+    /// Waits until they are not.
+    pub async fn until_unpaused(&self) {}
+
+    /// Whether there is no memory for more.
+    pub fn is_out_of_memory(&self, config: &Config) -> bool {
+        let _ = config;
+        false
     }
 }

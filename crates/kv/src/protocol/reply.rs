@@ -17,7 +17,7 @@ pub enum Proto {
 }
 
 /// Where the length of an aggregate goes that is known only after its elements: see [`Reply::begin`].
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct Length(usize);
 
@@ -218,8 +218,17 @@ impl Reply {
         self.shared.retain(|&(at, _)| at <= begin.0);
     }
 
-    /// Everything written, in order, with the reply empty afterwards: pieces of bytes, and shared values
-    /// between them.
+    /// Takes away what was written since `begin`, as replies of their own.
+    pub fn split_off(&mut self, begin: Length) -> Reply {
+        let mut rest = Reply::new(self.proto);
+        rest.bytes = self.bytes.split_off(begin.0);
+        let first = self.shared.partition_point(|&(at, _)| at < begin.0);
+        rest.shared = self.shared.split_off(first);
+        rest.shared.iter_mut().for_each(|(at, _)| *at -= begin.0);
+        rest
+    }
+
+    /// Moves everything written to the end of `other`.
     pub fn append_to(&mut self, other: &mut Reply) {
         let base = other.bytes.len();
         other.bytes.append(&mut self.bytes);

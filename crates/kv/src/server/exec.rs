@@ -1,65 +1,117 @@
 //! Calls a command whose shards are at hand, and carries out what follows from it.
 
-use super::{Client, Logged, Server};
+use super::{Client, Journal, Logged, Server};
 use crate::command::{Call, Command, Outcome, Run};
 use crate::error::Error;
 use crate::protocol::{Args, OwnedArgs};
-use crate::store::{Keys, LogAs, Written};
+use crate::store::{Keys, LogAs, Lsn, Written};
 
 /// Calls a command. Its reply is written, an error also, unless the outcome says that it comes later. What
-/// follows is in `keys.effects`.
+/// follows is in `keys.effects`. The error is given too, for statistics.
 pub fn call(
     command: &Command,
     call: &mut Call<'_>,
     client: &mut Client,
     args: Args<'_>,
-) -> Outcome {
+) -> (Outcome, Option<Error>) {
     let begin = call.reply.begin();
     let answer = match command.spec.run {
         Run::Data(run) => run(call, args),
         Run::Session(run) => run(call, client, args),
         Run::Container => Err(Error::SYNTAX),
     };
-    answer.unwrap_or_else(|error| {
-        call.reply.undo(begin);
-        call.reply.error(&error);
-        Outcome::Done
-    })
+    match answer {
+        Ok(outcome) => (outcome, None),
+        Err(error) => {
+            call.reply.undo(begin);
+            call.reply.error(&error);
+            (Outcome::Done, Some(error))
+        }
+    }
 }
 
-/// Logs what a command changed, and notes what replies have to wait for. `args` are its words.
+/// Logs what a command changed, and notes what its reply has to wait for. `args` are its words.
 pub fn follow(keys: &mut Keys, server: &Server, args: Args<'_>) {
-    if keys.effects.dirty == 0 && keys.effects.gone.is_empty() {
+    let effects = &mut keys.effects;
+    if effects.dirty == 0 && effects.gone.is_empty() {
         return;
     }
-    let db = keys.db();
-    let written = std::mem::take(&mut keys.effects.written);
-    let log = std::mem::take(&mut keys.effects.log);
-    let gone = std::mem::take(&mut keys.effects.gone);
-    let dirty = std::mem::take(&mut keys.effects.dirty);
     let Some(journal) = server.journal() else {
-        return;
+        return forget(keys);
     };
-    let gone: Vec<(usize, OwnedArgs)> =
-        gone.iter().map(|(db, key)| (*db, OwnedArgs::of([b"DEL", &key[..]]))).collect();
-    let mut commands: Vec<Logged<'_>> =
-        gone.iter().map(|(db, args)| Logged { db: *db, args: args.args() }).collect();
-    match &log {
-        _ if dirty == 0 => {}
-        LogAs::Verbatim => commands.push(Logged { db, args }),
-        LogAs::Commands(words) => {
-            commands.extend(words.iter().map(|words| Logged { db, args: words.args() }));
+    if effects.gone.is_empty() && effects.log == LogAs::Verbatim {
+        let lsn = journal.append(&[Logged { db: keys.db(), args }]);
+        return written(keys, journal, lsn);
+    }
+    let mut record = Record::default();
+    record.add(keys, args);
+    record.commit(keys, server);
+}
+
+/// The changes of a transaction: all in one record.
+#[derive(Debug, Default)]
+pub struct Record {
+    commands: Vec<(usize, OwnedArgs)>,
+}
+
+impl Record {
+    /// Adds what the command with these words has changed.
+    pub fn add(&mut self, keys: &mut Keys, args: Args<'_>) {
+        let db = keys.db();
+        let effects = &mut keys.effects;
+        for (db, key) in effects.gone.drain(..) {
+            self.commands.push((db, OwnedArgs::of([b"DEL", &key[..]])));
+        }
+        let log = std::mem::take(&mut effects.log);
+        if std::mem::take(&mut effects.dirty) == 0 {
+            return;
+        }
+        match log {
+            LogAs::Verbatim => self.commands.push((db, args.to_owned())),
+            LogAs::Commands(commands) => {
+                self.commands.extend(commands.into_iter().map(|args| (db, args)));
+            }
         }
     }
-    let lsn = journal.append(&commands);
-    if !journal.is_awaited() {
-        return;
+
+    /// Writes the record.
+    pub fn commit(self, keys: &mut Keys, server: &Server) {
+        let Some(journal) = server.journal() else {
+            return forget(keys);
+        };
+        if self.commands.is_empty() {
+            return;
+        }
+        let logged = self.commands.iter().map(|(db, args)| Logged { db: *db, args: args.args() });
+        let lsn = journal.append(&logged.collect::<Vec<_>>());
+        written(keys, journal, lsn);
     }
-    keys.effects.gate = keys.effects.gate.max(lsn);
-    for written in written {
-        match written {
-            Written::Key(shard, hash) => keys.shard(shard).wrote(hash, lsn),
-            Written::All => keys.shards().for_each(|shard| shard.wrote_all(lsn)),
+}
+
+/// There is no log.
+fn forget(keys: &mut Keys) {
+    let effects = &mut keys.effects;
+    effects.written.clear();
+    effects.gone.clear();
+    effects.dirty = 0;
+    effects.log = LogAs::Verbatim;
+}
+
+/// The record has this number: replies that show what it changed wait for it.
+fn written(keys: &mut Keys, journal: &dyn Journal, lsn: Lsn) {
+    let mut written = std::mem::take(&mut keys.effects.written);
+    if journal.is_awaited() {
+        keys.effects.gate = keys.effects.gate.max(lsn);
+        for &written in &written {
+            match written {
+                Written::Key(shard, hash) => keys.shard(shard).wrote(hash, lsn),
+                Written::All => keys.shards().for_each(|shard| shard.wrote_all(lsn)),
+            }
         }
     }
+    // Its memory is of use to the next command.
+    written.clear();
+    keys.effects.written = written;
+    keys.effects.dirty = 0;
+    keys.effects.log = LogAs::Verbatim;
 }

@@ -72,7 +72,7 @@ impl Local {
             now_ms: 1_700_000_000_000,
             events: Vec::new(),
             outcome: Outcome::Done,
-            server: Server::new(Config::default(), Some(Box::new(Memory(logged.clone())))),
+            server: Server::new(Config::default(), Some(Box::new(Memory(logged.clone()))), shards),
             logged,
         }
     }
@@ -108,8 +108,9 @@ impl Local {
             reply: &mut reply,
             config: &self.config,
             server: &self.server,
+            deliveries: &mut Vec::new(),
         };
-        self.outcome = call(command, &mut with, &mut self.client, args.args());
+        self.outcome = call(command, &mut with, &mut self.client, args.args()).0;
         follow(&mut self.keys, &self.server, args.args());
         self.events = std::mem::take(&mut self.keys.effects.events);
         reply.to_bytes()

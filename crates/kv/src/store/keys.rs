@@ -49,6 +49,60 @@ impl EventClass {
     pub const KEYEVENT: EventClass = EventClass(1 << 11);
 }
 
+/// The letters of `notify-keyspace-events`.
+const LETTERS: [(char, EventClass); 14] = [
+    ('g', EventClass::GENERIC),
+    ('$', EventClass::STRING),
+    ('l', EventClass::LIST),
+    ('s', EventClass::SET),
+    ('h', EventClass::HASH),
+    ('z', EventClass::ZSET),
+    ('x', EventClass::EXPIRED),
+    ('e', EventClass::EVICTED),
+    ('t', EventClass::STREAM),
+    ('d', EventClass::MODULE),
+    ('K', EventClass::KEYSPACE),
+    ('E', EventClass::KEYEVENT),
+    ('m', EventClass::MISS),
+    ('n', EventClass::NEW),
+];
+
+impl EventClass {
+    /// `t`: streams, of which there are none.
+    pub const STREAM: EventClass = EventClass(1 << 12);
+    /// `d`: types of modules, of which there are none.
+    pub const MODULE: EventClass = EventClass(1 << 13);
+    /// `A`: all of the kinds above but `m` and `n`.
+    const ALL: u32 = 0xff | 1 << 12 | 1 << 13;
+
+    /// The bits of a text of letters, or `None` if one of them is none.
+    pub fn read(text: &str) -> Option<u32> {
+        text.chars().try_fold(0, |bits, letter| {
+            if letter == 'A' {
+                return Some(bits | EventClass::ALL);
+            }
+            let (_, class) = LETTERS.iter().find(|(of, _)| *of == letter)?;
+            Some(bits | class.0)
+        })
+    }
+
+    /// The letters of bits.
+    pub fn write(bits: u32) -> String {
+        let mut text = String::new();
+        let is_all = bits & EventClass::ALL == EventClass::ALL;
+        if is_all {
+            text.push('A');
+        }
+        for (letter, class) in LETTERS {
+            let is_in_all = is_all && EventClass::ALL & class.0 != 0;
+            if bits & class.0 != 0 && !is_in_all {
+                text.push(letter);
+            }
+        }
+        text
+    }
+}
+
 /// Something that happened to a key, for those who subscribed to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -223,6 +277,18 @@ impl Keys {
         self.gate(key);
         let slot = self.alive(key)?;
         Some(self.table(key).value(slot))
+    }
+
+    /// The value of a key that this command has read or peeked at. Several can be looked at together.
+    pub fn value(&self, key: &[u8]) -> Option<ValueRef<'_>> {
+        let shard = self.shards[shard_of(key, self.shards.len())].as_ref()?;
+        let db = &shard.dbs[self.db];
+        Some(db.value(db.find(key)?))
+    }
+
+    /// A source of chance of its own, for what is picked at random in a key's value.
+    pub fn chance(&mut self, key: &[u8]) -> fastrand::Rng {
+        self.home(key).random.fork()
     }
 
     /// The type of a key's value, as [`Keys::peek`].
@@ -494,6 +560,11 @@ impl Keys {
         if self.home(key).is_awaited(db, key) {
             self.effects.ready.push((db, key.to_vec()));
         }
+    }
+
+    /// Removes a key if its time has come.
+    pub fn expire_if_due(&mut self, key: &[u8]) {
+        self.alive(key);
     }
 
     /// Removes a key whose time has come: logged as a deletion, with the event `expired`.

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use super::Db;
 use crate::protocol::{OwnedArgs, Proto};
@@ -43,19 +44,19 @@ pub struct Waiter {
     pub proto: Proto,
     /// The command that waits, which is tried again when one of its keys has something.
     pub args: OwnedArgs,
-    /// Whether somebody has answered it, or it has gone. Whoever sets this first answers.
-    pub claimed: AtomicBool,
+    /// Whether somebody has answered it, or it has gone.
+    pub is_answered: Mutex<bool>,
 }
 
 impl Waiter {
-    /// Takes the right to answer; whether the caller is the first.
-    pub fn claim(&self) -> bool {
-        !self.claimed.swap(true, Ordering::AcqRel)
+    /// Whether it is answered or gone. Whoever holds this is the only one to answer it, and sets it if they do.
+    pub fn answered(&self) -> MutexGuard<'_, bool> {
+        self.is_answered.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Whether it is answered or gone.
-    pub fn is_claimed(&self) -> bool {
-        self.claimed.load(Ordering::Acquire)
+    /// Takes the right to answer; whether the caller is the first.
+    pub fn claim(&self) -> bool {
+        !std::mem::replace(&mut *self.answered(), true)
     }
 }
 
@@ -137,7 +138,7 @@ impl Shard {
     /// Puts a waiter at the end of a key's queue.
     pub fn wait(&mut self, db: usize, key: &[u8], waiter: &Arc<Waiter>) {
         let queue = self.waiting.entry((db, key.to_vec())).or_default();
-        queue.retain(|other| !other.is_claimed() && !Arc::ptr_eq(other, waiter));
+        queue.retain(|other| !Arc::ptr_eq(other, waiter));
         queue.push_back(waiter.clone());
     }
 
@@ -157,10 +158,10 @@ impl Shard {
         !self.waiting.is_empty() && self.waiting.contains_key(&(db, key.to_vec()))
     }
 
-    /// Those who wait for the key and are not answered, the longest wait first.
+    /// Those who wait for the key, the longest wait first. Some may be answered already.
     pub fn waiters(&self, db: usize, key: &[u8]) -> Vec<Arc<Waiter>> {
         let queue = self.waiting.get(&(db, key.to_vec()));
-        queue.into_iter().flatten().filter(|waiter| !waiter.is_claimed()).cloned().collect()
+        queue.into_iter().flatten().cloned().collect()
     }
 
     /// Keys of a database for which somebody waits.
