@@ -16,11 +16,16 @@
 //! - [`Journal::append`] by any core, [`Journal::refusal`] before a command that writes, [`Log::is_congested`]
 //!   before reading more requests and [`Log::room`] to wait for what it says.
 //! - [`Log::set_policy`] on `CONFIG SET appendfsync`, [`Log::stop`] at the end, on core 0.
-//! - Snapshots: with all shards at hand on one core `let snapshot = Snapshot::begin(&mut keys, &log)`, which gives
-//!   them back at once, changed; then each core calls [`save_slice`] on its shards, with a yield between, until
-//!   that says that it is done, and core 0 awaits [`Log::write_snapshot`]`(snapshot)`, after which the
-//!   older files are gone. Before a command changes a key, [`Shard::must_save_first`](crate::store::Shard) tells
-//!   whether it has to wait for a slice. [`Log::wants_snapshot`] tells when the log has grown enough.
+//! - Snapshots: with all shards at hand on one core `Snapshot::begin(&mut keys, log.cut(), now_ms)`, and the shards
+//!   go back; then each core calls [`save_slice`]`(shard, 0.5 ms)` on its shards until that is `Done`: at `More` it
+//!   yields first, at `Full` it awaits [`Room::wait`] without the shard. Core 0 awaits
+//!   [`Snapshot::write`]`(&disk)` meanwhile, after which the older files are gone, and tells [`Log::saved`]. Also
+//!   after an error the slices go on to `Done`, quickly. [`Log::wants_snapshot`] tells when the log has grown
+//!   enough.
+//! - [`Shard::must_save_first`](crate::store::Shard::must_save_first), for each key of a command that writes, tells
+//!   whether the command had better wait for a slice. Commands that remove all keys call
+//!   [`save_all_first`](crate::store::Shard::save_all_first) on each shard before, those that swap databases
+//!   [`swapped`](crate::store::Shard::swapped) after; all others are seen to by `Keys`.
 //!
 //! # Invariants
 //! - *Nothing acknowledged is lost*: an LSN is published only when a sync that covers it has succeeded.
@@ -34,11 +39,15 @@
 mod disk;
 mod failure;
 mod files;
+mod into_keys;
+mod piece;
 mod record;
 mod recovery;
+mod saver;
 mod segment;
 #[cfg(test)]
 mod simulated;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -54,7 +63,10 @@ use omniring::sync::Notify;
 pub use disk::{BUF_LEN, Disk};
 pub use failure::{Damage, Failure};
 pub use files::Files;
+pub use into_keys::IntoKeys;
+pub use piece::{Owner, Piece};
 pub use recovery::{Recovered, Target, recover};
+pub use snapshot::{Room, Saved, Snapshot, save_slice};
 
 use crate::error::Error;
 use crate::server::{Journal, Logged};
@@ -126,8 +138,12 @@ struct Shared {
     room: Notify,
     failed: AtomicBool,
     failure: Mutex<String>,
-    /// Bytes of all records so far.
+    /// Bytes of all records so far, of those up to the last cut, and of those up to the last snapshot.
     appended: AtomicU64,
+    cut_at: AtomicU64,
+    saved_at: AtomicU64,
+    /// Bytes of the last snapshot.
+    saved_len: AtomicU64,
     /// The writer has finished.
     ended: AtomicBool,
     end: Notify,
@@ -171,6 +187,9 @@ impl Log {
             failed: AtomicBool::new(false),
             failure: Mutex::default(),
             appended: AtomicU64::new(recovered.log_len),
+            cut_at: AtomicU64::new(0),
+            saved_at: AtomicU64::new(0),
+            saved_len: AtomicU64::new(recovered.snapshot.map_or(0, |saved| saved.len)),
             ended: AtomicBool::new(false),
             end: Notify::new(),
         });
@@ -201,6 +220,29 @@ impl Log {
         self.shared.wake.notify_one();
     }
 
+    /// Notes that the snapshot which began at the last [`Log::cut`] is on the disk.
+    pub fn saved(&self, saved: &Saved) {
+        let shared = &self.shared;
+        shared.saved_at.store(shared.cut_at.load(Ordering::Relaxed), Ordering::Relaxed);
+        shared.saved_len.store(saved.len, Ordering::Relaxed);
+    }
+
+    /// Bytes of snapshot and log together, and of the snapshot alone: `aof_current_size`, `aof_base_size`.
+    pub fn len(&self) -> (u64, u64) {
+        let shared = &self.shared;
+        let appended = shared.appended.load(Ordering::Relaxed);
+        let saved = shared.saved_len.load(Ordering::Relaxed);
+        (saved + appended.saturating_sub(shared.saved_at.load(Ordering::Relaxed)), saved)
+    }
+
+    /// Whether snapshot and log have grown by `percentage` since the last snapshot, and to `min_len` bytes at
+    /// least: `auto-aof-rewrite-percentage`, of which 0 means never, and `auto-aof-rewrite-min-size`.
+    pub fn wants_snapshot(&self, percentage: u64, min_len: u64) -> bool {
+        let (len, base) = self.len();
+        let grown = (len - base).saturating_mul(100) / base.max(1);
+        percentage != 0 && len >= min_len && grown >= percentage
+    }
+
     /// Makes all that was appended durable and ends. Nothing may be appended any more.
     ///
     /// # Errors
@@ -218,11 +260,13 @@ impl Log {
         self.refusal().map_or(Ok(()), Err)
     }
 
-    /// The last record so far. A new segment begins after it.
-    fn cut(&self) -> Lsn {
+    /// The last record so far, for a [`Snapshot`] that begins at this instant. A new segment begins after it.
+    pub fn cut(&self) -> Lsn {
         let mut staging = lock(&self.shared.staging);
         let last = staging.last;
         staging.cut = Some((staging.bytes.len(), last));
+        let appended = self.shared.appended.load(Ordering::Relaxed);
+        self.shared.cut_at.store(appended, Ordering::Relaxed);
         drop(staging);
         self.shared.wake.notify_one();
         last

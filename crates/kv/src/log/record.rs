@@ -103,6 +103,26 @@ pub fn push(out: &mut Vec<u8>, lsn: Lsn, commands: &[Logged<'_>]) {
     finish(out, start, RECORD, lsn);
 }
 
+/// Adds a record of this payload, unsealed.
+pub fn push_payload(out: &mut Vec<u8>, lsn: Lsn, payload: &[u8]) {
+    let start = out.len();
+    out.resize(start + HEADER_LEN, 0);
+    out.extend_from_slice(payload);
+    finish(out, start, RECORD, lsn);
+}
+
+/// Adds padding, unsealed, so that `out` gets a multiple of `alignment` long.
+pub fn pad(out: &mut Vec<u8>, alignment: usize, lsn: Lsn) {
+    let len = out.len();
+    let mut end = len.next_multiple_of(alignment);
+    if end != len {
+        if end - len < HEADER_LEN {
+            end += alignment;
+        }
+        push_padding(out, end, lsn);
+    }
+}
+
 /// Adds padding, unsealed, so that `out` gets `len` bytes.
 ///
 /// # Panics

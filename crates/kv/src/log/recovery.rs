@@ -5,7 +5,9 @@
 //! each of which tells how far it was), it is damage, and refused.
 
 use super::disk::Disk;
+use super::piece::Piece;
 use super::segment::{self, LOG, SNAPSHOT, SNAPSHOT_TEMPORARY, TEMPORARY, name_of, number_of};
+use super::snapshot::{self, Saved};
 use super::{Damage, Failure, at_file, record};
 use crate::error::Error;
 use crate::protocol::Args;
@@ -21,6 +23,12 @@ pub trait Target {
     /// # Errors
     /// Where it cannot be carried out: recovery ends with that.
     fn command(&mut self, db: usize, args: Args<'_>) -> Result<(), Error>;
+
+    /// A key of the snapshot, or a part of a large one. All keys of the snapshot come before the first command.
+    ///
+    /// # Errors
+    /// Where it cannot be taken: recovery ends with that.
+    fn piece(&mut self, piece: &Piece<'_>) -> Result<(), Error>;
 }
 
 /// What recovery has found, for the log to go on with.
@@ -34,6 +42,8 @@ pub struct Recovered {
     pub log_len: u64,
     /// Commands that were carried out.
     pub commands: u64,
+    /// The snapshot that was read.
+    pub snapshot: Option<Saved>,
     /// What somebody should know, such as where a torn tail was cut.
     pub notices: Vec<String>,
     /// Records after `durable`.
@@ -89,12 +99,20 @@ pub async fn recover<D: Disk>(disk: &D, target: &mut impl Target) -> Result<Reco
     let mut recovered = Recovered { next_number: listing.next_number, ..Recovered::default() };
     let mut segments = Vec::new();
     for &number in &listing.logs {
-        segments.push(Open::open(disk, number).await?);
+        segments.push(Open::open(disk, number, LOG).await?);
     }
     check_order(&segments)?;
+    if let Some(&number) = listing.snapshots.last() {
+        let saved = snapshot::read(disk, number, target).await?;
+        recovered.last = saved.lsn;
+        recovered.snapshot = Some(saved);
+    }
     replay(disk, &segments, &mut recovered, target).await?;
     for name in &listing.temporary {
         at_file(name, disk.remove(name).await)?;
+    }
+    if let Some(saved) = recovered.snapshot {
+        snapshot::clean(disk, saved.lsn).await?;
     }
     Ok(recovered)
 }
@@ -107,8 +125,12 @@ pub(super) struct Open<F> {
 }
 
 impl<F: 'static> Open<F> {
-    pub(super) async fn open<D: Disk<File = F>>(disk: &D, number: u64) -> Result<Open<F>, Failure> {
-        let name = name_of(number, LOG);
+    pub(super) async fn open<D: Disk<File = F>>(
+        disk: &D,
+        number: u64,
+        ending: &str,
+    ) -> Result<Open<F>, Failure> {
+        let name = name_of(number, ending);
         let file = at_file(&name, disk.open(&name).await)?;
         let header = segment::Header::read(disk, &file, &name).await?;
         Ok(Open { file, name, header })
@@ -287,7 +309,7 @@ impl<'a, D: Disk> Records<'a, D> {
         last: Lsn,
     ) -> Result<Option<(record::Header, &[u8])>, Failure> {
         self.used += std::mem::take(&mut self.given);
-        let number = self.segment.header.number;
+        let number = self.segment.header.seed();
         if !self.fill(record::HEADER_LEN as u64).await? {
             return Ok(None);
         }
@@ -313,7 +335,7 @@ impl<'a, D: Disk> Records<'a, D> {
         self.used += std::mem::take(&mut self.given);
         let mut rest = Rest::default();
         let start = self.offset();
-        let number = self.segment.header.number;
+        let number = self.segment.header.seed();
         loop {
             let more = self.fill(READ_LEN as u64).await?;
             let ahead = &self.buf[self.used..];

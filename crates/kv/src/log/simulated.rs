@@ -231,7 +231,10 @@ impl Disk for Simulated {
     }
 
     async fn buffer(&self) -> Buf {
-        Buf(self.state.borrow_mut().buf.take().unwrap_or_else(|| vec![0; BUF_LEN]), self.state.clone())
+        Buf(
+            self.state.borrow_mut().buf.take().unwrap_or_else(|| vec![0; BUF_LEN]),
+            self.state.clone(),
+        )
     }
 
     async fn list(&self) -> io::Result<Vec<String>> {

@@ -16,6 +16,10 @@ impl Target for Done {
         self.push((db, args.to_owned()));
         Ok(())
     }
+
+    fn piece(&mut self, _piece: &Piece<'_>) -> Result<(), Error> {
+        panic!("there is no snapshot");
+    }
 }
 
 fn options(policy: Policy) -> Options {

@@ -17,7 +17,9 @@ use omniring::JoinHandle;
 
 use super::disk::{BUF_LEN, Disk};
 use super::segment::{self, LOG, TEMPORARY, name_of};
-use super::{Batch, Batches, Failure, Hook, Options, Policy, Recovered, Shared, at_file, lock, record};
+use super::{
+    Batch, Batches, Failure, Hook, Options, Policy, Recovered, Shared, at_file, lock, record,
+};
 use crate::store::Lsn;
 
 /// Bytes that are synced before the time has come, so that memory does not hold many.
@@ -306,7 +308,8 @@ impl<D: Disk> Writer<D> {
     ) -> io::Result<Current<D::File>> {
         let start = self.disk.alignment().max(segment::HEADER_LEN) as u32;
         let first = self.durable + 1;
-        let header = segment::Header { start, number, first, base: self.written };
+        let header =
+            segment::Header { is_snapshot: false, start, number, first, base: self.written };
         let mut current = Current { file, number, at: 0, first };
         write_bytes(&*self.disk, &current.file, &header.to_bytes(), 0, false).await?;
         current.at = u64::from(start);
@@ -338,13 +341,8 @@ async fn write_records<D: Disk>(
     sync: bool,
 ) -> io::Result<u64> {
     let len = records.len();
-    let mut end = len.next_multiple_of(disk.alignment());
-    if end != len {
-        if end - len < record::HEADER_LEN {
-            end += disk.alignment();
-        }
-        record::push_padding(records, end, durable);
-    }
+    record::pad(records, disk.alignment(), durable);
+    let end = records.len();
     record::seal(records, to.number, durable);
     let result = write_bytes(disk, &to.file, records, to.at, sync).await;
     // The padding is of this place; the records may have to be written elsewhere.

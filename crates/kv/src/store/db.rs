@@ -18,6 +18,7 @@ struct Entry {
     value: Value,
     expires_ms: Option<u64>,
     access: Access,
+    epoch: bool,
 }
 
 /// A database.
@@ -27,6 +28,7 @@ pub struct Db {
     entries: Vec<Option<Entry>>,
     free: Vec<usize>,
     expiring: usize,
+    epoch: bool,
 }
 
 impl Db {
@@ -78,6 +80,26 @@ impl Db {
     /// Notes when or how often the key was used.
     pub fn set_access(&mut self, slot: Slot, access: Access) {
         self.entry_mut(slot).access = access;
+    }
+
+    /// The epoch that the key carries.
+    pub fn epoch(&self, slot: Slot) -> bool {
+        self.entry(slot).epoch
+    }
+
+    /// Sets the epoch that the key carries. The slot stays good.
+    pub fn set_epoch(&mut self, slot: Slot, epoch: bool) {
+        self.entry_mut(slot).epoch = epoch;
+    }
+
+    /// The epoch that new keys get. A key that is replaced keeps its own.
+    pub fn new_epoch(&self) -> bool {
+        self.epoch
+    }
+
+    /// Sets the epoch that new keys get.
+    pub fn set_new_epoch(&mut self, epoch: bool) {
+        self.epoch = epoch;
     }
 
     /// Sets or takes away the time of expiry.
@@ -140,7 +162,8 @@ impl Db {
             entry.access = access;
             return slot;
         }
-        let entry = Some(Entry { key: key.to_vec(), value, expires_ms: None, access });
+        let entry =
+            Some(Entry { key: key.to_vec(), value, expires_ms: None, access, epoch: self.epoch });
         let at = match self.free.pop() {
             Some(at) => {
                 self.entries[at] = entry;

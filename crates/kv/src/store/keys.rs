@@ -574,6 +574,7 @@ impl Keys {
         let Some(slot) = shard.dbs[db].find(key) else {
             return;
         };
+        shard.save_first(db, slot);
         shard.dbs[db].remove(slot);
         shard.stats.expired += 1;
         self.gone(key);
@@ -587,6 +588,7 @@ impl Keys {
         let Some(slot) = shard.dbs[db].find(key) else {
             return;
         };
+        shard.save_first(db, slot);
         shard.dbs[db].remove(slot);
         shard.stats.evicted += 1;
         self.gone(key);
@@ -616,7 +618,10 @@ impl Keys {
     /// The slot of a key that is about to be changed.
     fn slot_mut(&mut self, key: &[u8]) -> Option<Slot> {
         self.gate(key);
-        self.alive(key)
+        let slot = self.alive(key)?;
+        let db = self.db;
+        self.home(key).save_first(db, slot);
+        Some(slot)
     }
 
     fn slot_or_insert(&mut self, key: &[u8], make: impl FnOnce() -> Value) -> Slot {
