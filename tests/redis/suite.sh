@@ -67,7 +67,8 @@ for unit in "${units[@]}"; do
     done
     output=$scratch/output
     (cd "$scratch" && timeout 400 ./runtest --host 127.0.0.1 --port "$port" --baseport "$((port - 1000))" \
-        --durable --no-latency --timeout 120 --tags -slow --single "$unit") >"$output" 2>&1 || true
+        --durable --no-latency --timeout 120 --tags -slow --single "$unit") 2>&1 |
+        sed 's/\x1b\[[0-9;]*m//g' >"$output" || true
     kill "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
     count() { grep -c "^\[$1\]" "$output" || true; }

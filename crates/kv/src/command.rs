@@ -29,6 +29,7 @@ pub mod sets;
 pub mod settings;
 pub mod sorting;
 pub mod strings;
+pub mod support;
 pub mod transactions;
 pub mod zsets;
 

@@ -8,14 +8,17 @@ mod blocking;
 mod client;
 mod connection;
 mod core;
+mod cron;
 mod dispatch;
 mod exec;
+mod feed;
 mod journal;
 mod later;
 mod limits;
 pub mod local;
 mod observe;
 mod output;
+mod pause;
 mod pubsub;
 mod run;
 mod signal;
@@ -25,8 +28,10 @@ pub use self::core::Core;
 pub use blocking::Unblock;
 pub use client::{Client, ClientInfo, Clients, Multi, Replies, state};
 pub use exec::{Record, call, follow};
+pub use feed::Feed;
 pub use journal::{Journal, Logged};
 pub use limits::OutputLimit;
+pub use pause::{Pause, PauseMode};
 pub use pubsub::{Delivery, Pubsub, Subscriber, Topic};
 pub use run::{StartError, run};
 pub use stats::Stats;
@@ -56,6 +61,10 @@ pub struct Server {
     pub clients: Clients,
     /// All subscriptions.
     pub pubsub: Pubsub,
+    /// Those who follow the log.
+    pub feed: Feed,
+    /// Commands that are to wait.
+    pub pause: Pause,
     /// Counters.
     pub stats: Stats,
     /// Clients that wait for a key.
@@ -81,6 +90,8 @@ impl Server {
             handle: OnceLock::new(),
             clients: Clients::default(),
             pubsub: Pubsub::default(),
+            feed: Feed::default(),
+            pause: Pause::default(),
             stats: Stats::default(),
             blocked: AtomicUsize::new(0),
             errors: Mutex::default(),
@@ -182,12 +193,13 @@ impl Server {
 
     /// Whether clients' commands of that kind are to wait: `CLIENT PAUSE`.
     pub fn is_paused(&self, command: &Command) -> bool {
-        let _ = command;
-        false
+        self.pause.is_on() && self.pause.holds(command)
     }
 
-    /// Waits until they are not.
-    pub async fn until_unpaused(&self) {}
+    /// Waits until the pause has ended or changed.
+    pub async fn until_unpaused(&self) {
+        self.pause.ends().await;
+    }
 
     /// Whether there is no memory for more.
     pub fn is_out_of_memory(&self, config: &Config) -> bool {

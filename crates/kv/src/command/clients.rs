@@ -7,7 +7,7 @@ use super::{Answer, Call, DONE, Spec, flag};
 use crate::clock;
 use crate::error::Error;
 use crate::protocol::{Args, parse_i64};
-use crate::server::{Client, ClientInfo, Replies, Unblock, state};
+use crate::server::{Client, ClientInfo, PauseMode, Replies, Unblock, state};
 
 const FLAGS: u32 = flag::NOSCRIPT | flag::LOADING | flag::STALE;
 
@@ -62,6 +62,18 @@ pub const COMMANDS: &[Spec] = &[Spec::container(
             "5.0.0",
             "O(log N), N being the clients",
             "End a client's wait for a key",
+        ),
+        Spec::data("pause", -3, pause).flags(FLAGS | flag::ADMIN).doc(
+            "connection",
+            "2.9.50",
+            "O(1)",
+            "Have commands wait for some time",
+        ),
+        Spec::data("unpause", 2, unpause).flags(FLAGS | flag::ADMIN).doc(
+            "connection",
+            "6.2.0",
+            "O(1)",
+            "Have them wait no longer",
         ),
         Spec::session("no-evict", 3, no_evict).flags(FLAGS | flag::ADMIN).doc(
             "connection",
@@ -298,6 +310,27 @@ fn no_evict(call: &mut Call<'_>, client: &mut Client, args: Args<'_>) -> Answer 
         () => return Err(Error::SYNTAX),
     };
     client.info.set_state(state::NO_EVICT, on);
+    call.reply.ok();
+    DONE
+}
+
+fn pause(call: &mut Call<'_>, args: Args<'_>) -> Answer {
+    let mode = match args.len() {
+        3 => PauseMode::All,
+        4 if args.is(3, "all") => PauseMode::All,
+        4 if args.is(3, "write") => PauseMode::Write,
+        _ => return Err(Error::SYNTAX),
+    };
+    let millis =
+        parse_i64(&args[2]).ok_or(Error::new("ERR timeout is not an integer or out of range"))?;
+    let millis = u64::try_from(millis).map_err(|_| Error::new("ERR timeout is negative"))?;
+    call.server.pause.begin(clock::now_ms().saturating_add(millis), mode);
+    call.reply.ok();
+    DONE
+}
+
+fn unpause(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
+    call.server.pause.end();
     call.reply.ok();
     DONE
 }

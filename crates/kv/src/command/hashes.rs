@@ -182,13 +182,13 @@ fn hincrbyfloat(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     let (key, field, limits) = (&args[1], &args[2], call.keys.limits);
     let more = LongDouble::parse(&args[3]).ok_or(Error::NOT_A_FLOAT)?;
     const INFINITE: Error = Error::new("ERR value is NaN or Infinity");
-    let more = more.add(LongDouble::ZERO).ok_or(INFINITE)?;
+    let more = more.checked_add(LongDouble::ZERO).ok_or(INFINITE)?;
     let old = match call.keys.hash_mut(key)?.and_then(|hash| hash.get(field)) {
         Some(old) => LongDouble::parse(old).ok_or(Error::new("ERR hash value is not a float"))?,
         None => LongDouble::ZERO,
     };
     const NOT_FINITE: Error = Error::new("ERR increment would produce NaN or Infinity");
-    let sum = old.add(more).ok_or(NOT_FINITE)?;
+    let sum = old.checked_add(more).ok_or(NOT_FINITE)?;
     let mut text = Vec::new();
     sum.write(&mut text);
     call.keys.hash_or_insert(key)?.insert(field, &text, &limits);

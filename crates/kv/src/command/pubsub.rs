@@ -170,6 +170,7 @@ pub fn leave(server: &Server, client: &mut Client) {
         }
     }
     note(client);
+    server.feed.remove(client.info.id);
 }
 
 fn of(client: &mut Client, topic: Topic) -> &mut std::collections::BTreeSet<Vec<u8>> {

@@ -6,6 +6,7 @@ use super::{Answer, Call, DONE, Later, Outcome, Spec, flag};
 use crate::clock;
 use crate::error::Error;
 use crate::protocol::Args;
+use crate::server::{Client, Subscriber};
 
 const ANY_TIME: u32 = flag::LOADING | flag::STALE;
 
@@ -49,6 +50,12 @@ pub const COMMANDS: &[Spec] = &[
             "O(N), N being the keys, when saving; otherwise O(1)",
             "End the server",
         ),
+    Spec::session("sync", 1, sync).flags(flag::ADMIN | flag::NOSCRIPT | flag::NO_MULTI).doc(
+        "server",
+        "1.0.0",
+        "O(1)",
+        "Follow the stream of commands as they are logged",
+    ),
     Spec::container(
         "function",
         &[Spec::data("flush", -2, function_flush).flags(flag::NOSCRIPT | flag::WRITE).doc(
@@ -124,5 +131,15 @@ fn shutdown(_call: &mut Call<'_>, args: Args<'_>) -> Answer {
 
 fn function_flush(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
     call.reply.ok();
+    DONE
+}
+
+/// A snapshot without keys, in Redis' format: a header, the end, and no checksum.
+const NO_KEYS: &[u8] = b"REDIS0010\xff\0\0\0\0\0\0\0\0";
+
+fn sync(call: &mut Call<'_>, client: &mut Client, _args: Args<'_>) -> Answer {
+    call.reply.raw(format!("${}\r\n", NO_KEYS.len()).as_bytes());
+    call.reply.raw(NO_KEYS);
+    call.server.feed.add(Subscriber { client: client.info.id, core: client.info.core });
     DONE
 }

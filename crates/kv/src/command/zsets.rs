@@ -319,7 +319,8 @@ fn add(call: &mut Call<'_>, args: Args<'_>, mut adding: Adding) -> Answer {
     if increment && words > 2 {
         return Err(Error::new("ERR INCR option supports a single increment-element pair"));
     }
-    let score = |word: &[u8]| parse_f64(word).ok_or(Error::NOT_A_FLOAT);
+    // The sum makes 0 of -0.
+    let score = |word: &[u8]| parse_f64(word).map(|score| score + 0.0).ok_or(Error::NOT_A_FLOAT);
     let scores: Vec<f64> = args.iter_from(at).step_by(2).map(score).collect::<Result<_, _>>()?;
 
     let (key, limits) = (&args[1], call.keys.limits);

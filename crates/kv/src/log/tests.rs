@@ -8,6 +8,8 @@ use super::simulated::Simulated;
 use super::*;
 use crate::protocol::{Args, OwnedArgs};
 
+mod snapshots;
+
 /// What was carried out, a command each.
 type Done = Vec<(usize, OwnedArgs)>;
 

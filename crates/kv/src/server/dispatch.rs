@@ -82,7 +82,10 @@ impl Core {
         let mut deliveries = Vec::new();
         let outcome = self.run(keys, client, command, args, config, &mut reply, &mut deliveries);
         if client.replies != Replies::On {
-            reply.undo(begin);
+            // Confirmations of subscriptions are messages, not replies.
+            if !(command.has(flag::PUBSUB) && command.has(flag::SUBSCRIBED)) {
+                reply.undo(begin);
+            }
             if client.replies == Replies::Skip {
                 client.replies = Replies::On;
             }
@@ -293,7 +296,7 @@ impl Core {
     }
 
     /// Tells those who subscribed what has happened to keys.
-    fn events(&self, keys: &mut Keys, deliveries: &mut Vec<Delivery>) {
+    pub(super) fn events(&self, keys: &mut Keys, deliveries: &mut Vec<Delivery>) {
         if keys.effects.events.is_empty() {
             return;
         }

@@ -36,16 +36,22 @@ pub fn follow(keys: &mut Keys, server: &Server, args: Args<'_>) {
     if effects.dirty == 0 && effects.gone.is_empty() {
         return;
     }
-    let Some(journal) = server.journal() else {
+    if server.journal().is_none() && server.feed.count() == 0 {
         return forget(keys);
-    };
+    }
     if effects.gone.is_empty() && effects.log == LogAs::Verbatim {
-        let lsn = journal.append(&[Logged { db: keys.db(), args }]);
-        return written(keys, journal, lsn);
+        return commit(keys, server, &[Logged { db: keys.db(), args }]);
     }
     let mut record = Record::default();
     record.add(keys, args);
     record.commit(keys, server);
+}
+
+/// Logs keys that are gone without a command.
+pub fn follow_gone(keys: &mut Keys, server: &Server) {
+    let gone = std::mem::take(&mut keys.effects.gone);
+    let commands = gone.iter().map(|(db, key)| (*db, OwnedArgs::of([b"DEL", &key[..]]))).collect();
+    Record { commands }.commit(keys, server);
 }
 
 /// The changes of a transaction: all in one record.
@@ -76,19 +82,27 @@ impl Record {
 
     /// Writes the record.
     pub fn commit(self, keys: &mut Keys, server: &Server) {
-        let Some(journal) = server.journal() else {
-            return forget(keys);
-        };
         if self.commands.is_empty() {
-            return;
+            return forget(keys);
         }
         let logged = self.commands.iter().map(|(db, args)| Logged { db: *db, args: args.args() });
-        let lsn = journal.append(&logged.collect::<Vec<_>>());
-        written(keys, journal, lsn);
+        commit(keys, server, &logged.collect::<Vec<_>>());
     }
 }
 
-/// There is no log.
+/// Writes a record.
+fn commit(keys: &mut Keys, server: &Server, commands: &[Logged<'_>]) {
+    server.follow_up(commands);
+    match server.journal() {
+        Some(journal) => {
+            let lsn = journal.append(commands);
+            written(keys, journal, lsn);
+        }
+        None => forget(keys),
+    }
+}
+
+/// Nothing is logged.
 fn forget(keys: &mut Keys) {
     let effects = &mut keys.effects;
     effects.written.clear();

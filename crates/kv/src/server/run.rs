@@ -53,7 +53,8 @@ pub fn run(config: Config, engine: Engine, cores: usize) -> Result<(), StartErro
             let shard = Box::new(Shard::new(index));
             let server = server.clone();
             let started = omniring::spawn_on(index, move || async move {
-                drop(Core::start(index, server, shard));
+                let core = Core::start(index, server, shard);
+                drop(omniring::spawn(super::cron::run(core)));
             });
             drop(started.await);
         }

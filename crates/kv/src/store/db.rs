@@ -113,8 +113,10 @@ impl Db {
     /// of the log shares. `None` for other types.
     pub fn string_mut(&mut self, slot: Slot) -> Option<&mut Vec<u8>> {
         let value = &mut self.entry_mut(slot).value;
-        if let Value::Int(number) = value {
-            *value = Value::Str(Arc::new(number.to_string().into_bytes()));
+        match value {
+            Value::Int(number) => *value = Value::Str(Arc::new(number.to_string().into_bytes())),
+            Value::Small(bytes) => *value = Value::Str(Arc::new(bytes.to_vec())),
+            _ => {}
         }
         match value {
             Value::Str(bytes) => Some(Arc::make_mut(bytes)),

@@ -346,6 +346,88 @@ impl Keys {
         }
     }
 
+    /// Whether there is such a key, for a command that says so: counts as a hit or a miss, not as a use.
+    pub fn exists(&mut self, key: &[u8]) -> bool {
+        let no_touch = std::mem::replace(&mut self.no_touch, true);
+        let found = self.read(key).is_some();
+        self.no_touch = no_touch;
+        found
+    }
+
+    /// When or how often a key was used, as [`Keys::peek`].
+    pub fn access(&mut self, key: &[u8]) -> Option<Access> {
+        self.gate(key);
+        let slot = self.alive(key)?;
+        Some(self.table(key).access(slot))
+    }
+
+    /// The number of keys in the database, expired ones that were not removed yet among them.
+    pub fn count(&mut self) -> usize {
+        let db = self.db;
+        self.shards().map(|shard| shard.dbs[db].len()).sum()
+    }
+
+    /// A key of the database picked at random, each about as likely as any other.
+    pub fn random_key(&mut self) -> Option<Vec<u8>> {
+        let db = self.db;
+        loop {
+            let count = self.count();
+            let mut nth = match self.shards().next() {
+                Some(shard) if count > 0 => shard.random.usize(..count),
+                _ => return None,
+            };
+            let mut shards = self.shards();
+            let shard = shards.find(|shard| {
+                let len = shard.dbs[db].len();
+                let found = nth < len;
+                nth = nth.wrapping_sub(len);
+                found
+            })?;
+            let slot = shard.dbs[db].random(&mut shard.random)?;
+            let key = shard.dbs[db].key(slot).to_vec();
+            drop(shards);
+            if self.alive(&key).is_some() {
+                return Some(key);
+            }
+        }
+    }
+
+    /// Visits about `count` keys of the database from `cursor` on, in all shards, and gives the cursor to go on
+    /// with, 0 at the end. A key that is there from the first to the last call is visited at least once; one
+    /// whose time has come is visited also.
+    pub fn scan(&mut self, cursor: u64, count: usize, mut visit: impl FnMut(&[u8])) -> u64 {
+        let db = self.db;
+        let shards = self.shards.len() as u64;
+        // The shard is in the lowest bits of the cursor, where the shard's own is above them.
+        let bits = shards.next_power_of_two().trailing_zeros();
+        let (mut index, mut within) = (cursor & ((1 << bits) - 1), cursor >> bits);
+        let mut visited = 0;
+        while index < shards {
+            // A sparse table may take some steps to its next key.
+            let mut steps = 10;
+            while visited < count && steps > 0 {
+                let table = &self.shard(index as usize).dbs[db];
+                within = table.scan(within, count - visited, |table, slot| {
+                    visited += 1;
+                    visit(table.key(slot));
+                });
+                debug_assert!(within <= u64::MAX >> bits, "cursors of a shard leave room");
+                if within == 0 {
+                    break;
+                }
+                steps -= 1;
+            }
+            if within != 0 {
+                return within << bits | index;
+            }
+            index += 1;
+            if visited >= count && index < shards {
+                return index;
+            }
+        }
+        0
+    }
+
     /// When a key expires, in milliseconds since 1970: `None` where there is no key, `Some(None)` where it stays.
     pub fn expires_ms(&mut self, key: &[u8]) -> Option<Option<u64>> {
         self.gate(key);
@@ -493,6 +575,39 @@ impl Keys {
             }
             None => false,
         }
+    }
+
+    /// Removes all keys of a database, in the shards at hand. Say so with [`Keys::changed_all`].
+    pub fn clear(&mut self, db: usize) {
+        for shard in self.shards() {
+            let old = std::mem::take(&mut shard.dbs[db]);
+            shard.touch_where(db, |key| old.find(key).is_some());
+            shard.dbs[db] = old;
+            shard.save_all_first(db);
+            shard.dbs[db] = Db::new();
+        }
+    }
+
+    /// Exchanges the keys of two databases, in the shards at hand. Who watches or waits stays in their database.
+    /// Say so with [`Keys::changed_all`].
+    pub fn swap_dbs(&mut self, a: usize, b: usize) {
+        let mut ready = Vec::new();
+        for shard in self.shards() {
+            shard.dbs.swap(a, b);
+            let (in_a, in_b) =
+                (std::mem::take(&mut shard.dbs[a]), std::mem::take(&mut shard.dbs[b]));
+            for db in [a, b] {
+                shard.touch_where(db, |key| in_a.find(key).is_some() || in_b.find(key).is_some());
+            }
+            (shard.dbs[a], shard.dbs[b]) = (in_a, in_b);
+            shard.swapped(a, b);
+            for db in [a, b] {
+                let awaited = shard.awaited_keys(db).into_iter();
+                let there = awaited.filter(|key| shard.dbs[db].find(key).is_some());
+                ready.extend(there.map(|key| (db, key)));
+            }
+        }
+        self.effects.ready.extend(ready);
     }
 
     /// Says that a key was changed: those who watch it are told, the command is logged, and those who subscribed

@@ -114,6 +114,8 @@ pub struct Shard {
     pub stats: Stats,
     /// Chance, for what is picked at random.
     pub random: fastrand::Rng,
+    /// Where the search for keys whose time has come goes on: a database, and a cursor of its [`Db::scan`].
+    pub expiry_at: (usize, u64),
     /// Who saves the keys as they were at one instant, while a snapshot is being written.
     pub saver: Option<Box<dyn Saver>>,
     watched: HashMap<(usize, Vec<u8>), Vec<Arc<AtomicBool>>>,
@@ -129,6 +131,7 @@ impl Shard {
             dbs: (0..DBS).map(|_| Db::new()).collect(),
             stats: Stats::default(),
             random: fastrand::Rng::new(),
+            expiry_at: (0, 0),
             saver: None,
             watched: HashMap::new(),
             waiting: HashMap::new(),

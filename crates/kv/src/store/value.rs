@@ -38,7 +38,9 @@ impl Kind {
 pub enum Value {
     /// A string that is the decimal text of an integer.
     Int(i64),
-    /// A string. Shared with replies that are being sent and with the log.
+    /// A short string that was set whole, of at most [`Value::SMALL`] bytes.
+    Small(Box<[u8]>),
+    /// A string that is long or is changed in place. Shared with replies that are being sent and with the log.
     Str(Arc<Vec<u8>>),
     /// A list; never empty in a database.
     List(Box<List>),
@@ -51,11 +53,23 @@ pub enum Value {
 }
 
 impl Value {
+    /// Up to that many bytes a string that was set whole is `embstr` in `OBJECT ENCODING`.
+    pub const SMALL: usize = 44;
+
     /// A string of these bytes, as an integer where they are the text of one.
     pub fn string(bytes: &[u8]) -> Value {
         match parse_i64(bytes) {
             Some(value) => Value::Int(value),
-            None => Value::Str(Arc::new(bytes.to_vec())),
+            None => Value::text(bytes),
+        }
+    }
+
+    /// A string of these bytes, which is not looked at as a number.
+    pub fn text(bytes: &[u8]) -> Value {
+        if bytes.len() <= Value::SMALL {
+            Value::Small(bytes.into())
+        } else {
+            Value::Str(Arc::new(bytes.to_vec()))
         }
     }
 
@@ -63,6 +77,7 @@ impl Value {
     pub fn as_ref(&self) -> ValueRef<'_> {
         match self {
             Value::Int(value) => ValueRef::Str(StrRef::Int(*value)),
+            Value::Small(bytes) => ValueRef::Str(StrRef::Bytes(bytes)),
             Value::Str(bytes) => ValueRef::Str(StrRef::Shared(bytes)),
             Value::List(list) => ValueRef::List(list),
             Value::Set(set) => ValueRef::Set(set),
@@ -103,7 +118,7 @@ impl ValueRef<'_> {
     pub fn to_value(&self) -> Value {
         match self {
             ValueRef::Str(StrRef::Int(value)) => Value::Int(*value),
-            ValueRef::Str(StrRef::Bytes(bytes)) => Value::Str(Arc::new(bytes.to_vec())),
+            ValueRef::Str(StrRef::Bytes(bytes)) => Value::text(bytes),
             ValueRef::Str(StrRef::Shared(bytes)) => Value::Str((*bytes).clone()),
             ValueRef::List(list) => Value::List(Box::new((*list).clone())),
             ValueRef::Set(set) => Value::Set(Box::new((*set).clone())),
@@ -116,7 +131,7 @@ impl ValueRef<'_> {
     pub fn encoding(&self) -> &'static str {
         match self {
             ValueRef::Str(StrRef::Int(_)) => "int",
-            ValueRef::Str(string) if string.len() <= 44 => "embstr",
+            ValueRef::Str(StrRef::Bytes(bytes)) if bytes.len() <= Value::SMALL => "embstr",
             ValueRef::Str(_) => "raw",
             ValueRef::List(_) => "quicklist",
             ValueRef::Set(set) => set.encoding(),
@@ -131,9 +146,9 @@ impl ValueRef<'_> {
 pub enum StrRef<'a> {
     /// The text of an integer.
     Int(i64),
-    /// Bytes that lie beside their key.
+    /// Bytes that were set whole.
     Bytes(&'a [u8]),
-    /// Bytes with memory of their own.
+    /// Bytes with memory of their own: long ones, and those that are changed in place.
     Shared(&'a Arc<Vec<u8>>),
 }
 

@@ -53,7 +53,10 @@ fn score_bound(word: &[u8]) -> Result<ScoreBound, Error> {
         [b'(', text @ ..] => (true, text),
         text => (false, text),
     };
-    let score = parse_f64(text).ok_or(Error::new("ERR min or max is not a float"))?;
+    // Unlike a score, a bound may be too large for a double: it is infinite then.
+    let any = || std::str::from_utf8(text).ok()?.parse().ok().filter(|score: &f64| !score.is_nan());
+    let score = parse_f64(text).or_else(any);
+    let score = score.ok_or(Error::new("ERR min or max is not a float"))?;
     Ok(ScoreBound { score, exclusive })
 }
 
