@@ -20,9 +20,9 @@ const FIRST: u8 = 16;
 const LAST: u8 = 32;
 
 /// Bytes of a piece of a large value, about.
-pub const PIECE_LEN: usize = 64 * 1024;
-/// From so many elements or so many bytes on a value is large.
-const LARGE_COUNT: usize = 1024;
+pub const PIECE_LEN: usize = if cfg!(test) { 300 } else { 64 * 1024 };
+/// From so many elements on, or from more bytes than a piece has, a value is large. The tests have many small ones.
+const LARGE_COUNT: usize = if cfg!(test) { 100 } else { 1024 };
 
 /// Whether a value is saved in pieces.
 pub fn is_large(value: ValueRef<'_>) -> bool {
