@@ -6,6 +6,7 @@
 //! - [`command`]: what each command does to the data, and the table of them.
 //! - `server`: sockets, connections, and whose turn it is: the only part that waits.
 //! - [`log`]: the append-only log, snapshots and recovery.
+//! - [`rdb`]: Redis' own files, to move from and to it.
 #![forbid(unsafe_code)]
 
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod error;
 pub mod glob;
 pub mod log;
 pub mod protocol;
+pub mod rdb;
 pub mod server;
 pub mod store;
 

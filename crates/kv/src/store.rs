@@ -12,7 +12,9 @@ mod zset;
 
 pub use db::{Access, Db, Slot};
 pub use hash::Hash;
-pub use keys::{Effects, Event, EventClass, Keys, LogAs, Written, lfu_count, minutes, seconds};
+pub use keys::{
+    Effects, Event, EventClass, Keys, LogAs, Written, lfu_access, lfu_count, minutes, seconds,
+};
 pub use limits::Limits;
 pub use list::{Elements, List, Side};
 pub use set::{Member, Set};

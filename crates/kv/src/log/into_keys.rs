@@ -6,8 +6,9 @@ use crate::command::{Call, Outcome, resolve};
 use crate::config::Config;
 use crate::error::Error;
 use crate::protocol::{Args, Reply};
+use crate::rdb::{Entry, Import};
 use crate::server::{Client, Server, call};
-use crate::store::{Keys, Kind, Limits, Side, Value};
+use crate::store::{Keys, Kind, Limits, Side, Value, lfu_access, minutes, seconds};
 
 /// Carries commands out as the server does, without logging them, on keys whose shards are all at hand. While it
 /// is there the keys' time stands still.
@@ -36,6 +37,37 @@ impl Drop for IntoKeys<'_> {
     fn drop(&mut self) {
         self.keys.replaying = false;
         self.keys.effects = Default::default();
+    }
+}
+
+impl Import for IntoKeys<'_> {
+    fn entry(&mut self, entry: Entry) -> Result<(), Error> {
+        let keys = &mut *self.keys;
+        keys.begin(entry.db, keys.now_ms());
+        keys.insert(&entry.key, entry.value, entry.expires_ms);
+        let access = match (keys.lfu, entry.frequency, entry.idle_seconds) {
+            (true, Some(count), _) => Some(lfu_access(minutes(keys.now_ms()), count.into())),
+            (false, _, Some(idle)) => {
+                Some(seconds(keys.now_ms().saturating_sub(idle.saturating_mul(1000))))
+            }
+            _ => None,
+        };
+        if let Some(access) = access {
+            let table = keys.table(&entry.key);
+            if let Some(slot) = table.find(&entry.key) {
+                table.set_access(slot, access);
+            }
+        }
+        keys.effects = Default::default();
+        Ok(())
+    }
+
+    fn command(&mut self, db: usize, args: Args<'_>) -> Result<(), Error> {
+        Target::command(self, db, args)
+    }
+
+    fn limits(&self) -> Limits {
+        self.keys.limits
     }
 }
 
