@@ -27,6 +27,8 @@
 //!   [`save_all_first`](crate::store::Shard::save_all_first) on each shard before, those that swap databases
 //!   [`swapped`](crate::store::Shard::swapped) after; all others are seen to by `Keys`.
 //!
+//! Without a server: [`check`] and [`repair`], on [`Files::open_unlocked`] and [`Files::open`].
+//!
 //! # Invariants
 //! - *Nothing acknowledged is lost*: an LSN is published only when a sync that covers it has succeeded.
 //! - *A record is whole or nothing*: its checksums cover all of it.
@@ -36,6 +38,7 @@
 //!
 //! Deliberately not here: which commands are logged (`server::exec`), and Redis' own files (`rdb`).
 
+mod check;
 mod disk;
 mod failure;
 mod files;
@@ -60,6 +63,7 @@ use std::time::Duration;
 
 use omniring::sync::Notify;
 
+pub use check::{Found, Report, check, repair};
 pub use disk::{BUF_LEN, Disk};
 pub use failure::{Damage, Failure};
 pub use files::Files;

@@ -127,3 +127,6 @@ fn restore(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     call.reply.ok();
     DONE
 }
+
+#[cfg(test)]
+mod tests;

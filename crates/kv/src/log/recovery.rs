@@ -96,18 +96,8 @@ impl Listing {
 /// Nothing of the directory has been changed then.
 pub async fn recover<D: Disk>(disk: &D, target: &mut impl Target) -> Result<Recovered, Failure> {
     let listing = Listing::read(disk).await?;
-    let mut recovered = Recovered { next_number: listing.next_number, ..Recovered::default() };
-    let mut segments = Vec::new();
-    for &number in &listing.logs {
-        segments.push(Open::open(disk, number, LOG).await?);
-    }
-    check_order(&segments)?;
-    if let Some(&number) = listing.snapshots.last() {
-        let saved = snapshot::read(disk, number, target).await?;
-        recovered.last = saved.lsn;
-        recovered.snapshot = Some(saved);
-    }
-    replay(disk, &segments, &mut recovered, target).await?;
+    let mut recovered = Recovered::default();
+    read(disk, &listing, &mut recovered, target).await?;
     for name in &listing.temporary {
         at_file(name, disk.remove(name).await)?;
     }
@@ -115,6 +105,35 @@ pub async fn recover<D: Disk>(disk: &D, target: &mut impl Target) -> Result<Reco
         snapshot::clean(disk, saved.lsn).await?;
     }
     Ok(recovered)
+}
+
+/// The same, and changes nothing. After an error `recovered` tells how far it came.
+pub(super) async fn read<D: Disk>(
+    disk: &D,
+    listing: &Listing,
+    recovered: &mut Recovered,
+    target: &mut impl Target,
+) -> Result<(), Failure> {
+    recovered.next_number = listing.next_number;
+    let (mut segments, mut failed) = (Vec::new(), None);
+    for &number in &listing.logs {
+        match Open::open(disk, number, LOG).await {
+            Ok(open) => segments.push(open),
+            Err(failure) => {
+                // Those before it are read first, so that it is told how far the log is good.
+                failed = Some(failure);
+                break;
+            }
+        }
+    }
+    check_order(&segments)?;
+    if let Some(&number) = listing.snapshots.last() {
+        let saved = snapshot::read(disk, number, target).await?;
+        recovered.last = saved.lsn;
+        recovered.snapshot = Some(saved);
+    }
+    replay(disk, &segments, recovered, target).await?;
+    failed.map_or(Ok(()), Err)
 }
 
 /// A segment that is open for reading.
@@ -130,10 +149,16 @@ impl<F: 'static> Open<F> {
         number: u64,
         ending: &str,
     ) -> Result<Open<F>, Failure> {
-        let name = name_of(number, ending);
-        let file = at_file(&name, disk.open(&name).await)?;
-        let header = segment::Header::read(disk, &file, &name).await?;
-        Ok(Open { file, name, header })
+        Open::open_named(disk, &name_of(number, ending)).await
+    }
+
+    pub(super) async fn open_named<D: Disk<File = F>>(
+        disk: &D,
+        name: &str,
+    ) -> Result<Open<F>, Failure> {
+        let file = at_file(name, disk.open(name).await)?;
+        let header = segment::Header::read(disk, &file, name).await?;
+        Ok(Open { file, name: name.to_owned(), header })
     }
 }
 
@@ -292,8 +317,16 @@ impl<'a, D: Disk> Records<'a, D> {
         disk: &'a D,
         segment: &'a Open<D::File>,
     ) -> Result<Records<'a, D>, Failure> {
+        Records::from(disk, segment, u64::from(segment.header.start)).await
+    }
+
+    /// The records from an offset on, at which one begins.
+    pub(super) async fn from(
+        disk: &'a D,
+        segment: &'a Open<D::File>,
+        at: u64,
+    ) -> Result<Records<'a, D>, Failure> {
         let len = at_file(&segment.name, disk.len(&segment.file).await)?;
-        let at = u64::from(segment.header.start);
         Ok(Records { disk, segment, len, at, buf: Vec::new(), used: 0, given: 0 })
     }
 

@@ -234,3 +234,136 @@ fn no_flipped_byte_gives_a_wrong_value() {
         assert!(refused > 100);
     });
 }
+
+#[test]
+fn a_damaged_log_is_repaired_up_to_the_damage_and_told_of_before() {
+    block_on(async {
+        let disk = Simulated::new(1);
+        let records = some_records();
+        written(&disk, &records, true).await;
+        let disk = disk.restart(false);
+        let sound = check(&disk, None).await.expect("the disk is fine");
+        let count = records.len() as Lsn;
+        assert_eq!((sound.last, &sound.damage, sound.lost), (count, &None, 0), "{sound}");
+        assert_eq!(sound.files.iter().map(|found| found.count).sum::<u64>(), count);
+        let files = disk.files();
+        let mut repaired = 0;
+        for (name, bytes) in &files {
+            for at in (0..bytes.len()).step_by(509) {
+                files.iter().for_each(|(name, bytes)| disk.put(name, bytes));
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 4;
+                disk.put(name, &flipped);
+                let alone = check(&disk, Some(name)).await.expect("the disk is fine");
+                let report = repair(&disk).await.expect("it is no snapshot");
+                let (recovered, done) = recover_all(&disk).await.expect("it is repaired");
+                let expected = records[..recovered.last as usize].iter().flatten();
+                assert_eq!(done, expected.cloned().collect::<Done>(), "{name} {at}");
+                assert_eq!(report.last, recovered.last, "{name} {at}: {report}");
+                let cut: Vec<_> =
+                    disk.files().into_iter().filter(|(name, _)| name.ends_with(".cut")).collect();
+                if let Some(damage) = &report.damage {
+                    assert!(damage.file == *name && damage.offset <= at as u64, "{report}");
+                    let lost = count - recovered.last;
+                    assert!(report.lost <= lost && report.lost + 1 >= lost, "{lost} {report}");
+                    assert!(recovered.last == count || !cut.is_empty());
+                    assert!(alone.damage.is_some() || number_of_last(&files) != *name);
+                    repaired += 1;
+                } else {
+                    assert!(cut.is_empty());
+                }
+                for (name, _) in cut {
+                    disk.remove(&name).await.expect("it is there");
+                }
+                for (name, _) in disk.files() {
+                    disk.remove(&name).await.expect("it is there");
+                }
+            }
+        }
+        assert!(repaired > 10, "{repaired}");
+    });
+}
+
+fn number_of_last(files: &[(String, Vec<u8>)]) -> String {
+    files.iter().map(|(name, _)| name.clone()).max().unwrap_or_default()
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_loses_nothing_and_goes_on_when_there_is_room() {
+    block_on(async {
+        let disk = Simulated::new(5);
+        let (recovered, _) = recover_all(&disk).await.expect("an empty disk is fine");
+        let log = start(&disk, recovered, Policy::Always).await.expect("the disk is fine");
+        let mut random = fastrand::Rng::with_seed(5);
+        let mut appended = Vec::new();
+        // Every operation fails.
+        disk.set_faults(1, u64::MAX);
+        for name in 0..5 {
+            let commands = random_commands(&mut random, name);
+            append(&log, &commands);
+            appended.extend(commands);
+        }
+        while log.refusal().is_none() {
+            omniring::yield_now().await;
+        }
+        let refusal = log.refusal().expect("it refuses").to_string();
+        assert!(refusal.starts_with("MISCONF Errors writing to the AOF file: "), "{refusal}");
+        for _ in 0..200 {
+            omniring::yield_now().await;
+        }
+        assert_eq!(log.synced(), 0, "nothing is acknowledged");
+        disk.set_faults(0, u64::MAX);
+        while log.refusal().is_some() || log.synced() < 5 {
+            omniring::yield_now().await;
+        }
+        log.stop().await.expect("the disk is fine");
+        let (_, done) = recover_all(&disk.restart(true)).await.expect("it is whole");
+        assert_eq!(done, appended);
+    });
+}
+
+#[test]
+fn a_log_with_more_than_it_may_hold_is_congested_until_the_disk_has_it() {
+    block_on(async {
+        let disk = Simulated::new(6);
+        let (recovered, _) = recover_all(&disk).await.expect("an empty disk is fine");
+        let log = start(&disk, recovered, Policy::Always).await.expect("the disk is fine");
+        assert!(!log.is_congested());
+        let args = OwnedArgs::of([&b"SET"[..], b"k", &vec![b'v'; 1 << 20]]);
+        append(&log, &vec![(0, args.clone())]);
+        append(&log, &vec![(0, args)]);
+        assert!(log.is_congested());
+        log.room().await;
+        assert!(!log.is_congested() && log.synced() == 2);
+    });
+}
+
+/// The same files on a real disk, by the engine that runs.
+#[test]
+fn a_directory_outlives_the_log_that_wrote_it_and_is_nobody_elses() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("log");
+    let records = some_records();
+    for round in 0..3u64 {
+        block_on(async {
+            let disk = Rc::new(Files::open(&path).await.expect("it is free"));
+            let other = Files::open(&path).await.expect_err("it is taken");
+            assert_eq!(other.kind(), std::io::ErrorKind::AlreadyExists);
+            let mut done = Done::new();
+            let recovered = recover(&*disk, &mut done).await.expect("it is whole");
+            let all = (0..round).flat_map(|_| records.iter().flatten().cloned());
+            assert_eq!(done, all.collect::<Done>());
+            assert_eq!(recovered.notices, Vec::<String>::new());
+            let policy = [Policy::Always, Policy::EverySecond, Policy::No][round as usize];
+            let hook = Box::new(|_| ());
+            let log = Log::start(disk, recovered, options(policy), hook).await.expect("it begins");
+            let mut last = 0;
+            for commands in &records {
+                last = append(&log, commands);
+                omniring::yield_now().await;
+            }
+            log.stop().await.expect("the disk is fine");
+            assert_eq!(log.synced(), last);
+        });
+    }
+}
