@@ -302,6 +302,10 @@ impl Journal for Log {
         self.shared.synced.load(Ordering::Acquire)
     }
 
+    fn is_congested(&self) -> bool {
+        Log::is_congested(self)
+    }
+
     fn refusal(&self) -> Option<Error> {
         if !self.shared.failed.load(Ordering::Acquire) {
             return None;

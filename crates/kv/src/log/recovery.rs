@@ -6,7 +6,7 @@
 
 use super::disk::Disk;
 use super::piece::Piece;
-use super::segment::{self, LOG, SNAPSHOT, SNAPSHOT_TEMPORARY, TEMPORARY, name_of, number_of};
+use super::segment::{self, CUT, LOG, SNAPSHOT, SNAPSHOT_TEMPORARY, TEMPORARY, name_of, number_of};
 use super::snapshot::{self, Saved};
 use super::{Damage, Failure, at_file, record};
 use crate::error::Error;
@@ -46,6 +46,8 @@ pub struct Recovered {
     pub snapshot: Option<Saved>,
     /// What somebody should know, such as where a torn tail was cut.
     pub notices: Vec<String>,
+    /// The last segment, and where its records end.
+    pub(super) end: Option<(String, u64)>,
     /// Records after `durable`.
     pub(super) tail: Vec<u8>,
     /// The next file's number.
@@ -77,6 +79,8 @@ impl Listing {
                 listing.logs.push(number);
             } else if let Some(number) = number_of(&name, SNAPSHOT) {
                 listing.snapshots.push(number);
+            } else if let Some(aside) = name.strip_suffix(CUT) {
+                number_of(aside.trim_end_matches('.'), LOG).map(&mut note);
             } else if number_of(&name, TEMPORARY).map(&mut note).is_some()
                 || number_of(&name, SNAPSHOT_TEMPORARY).is_some()
             {
@@ -260,6 +264,7 @@ async fn replay_one<D: Disk>(
         );
         return Err(Failure::Damaged(Damage::new(name, offset, why)));
     }
+    recovered.end = Some((name.clone(), offset));
     if rest.dirty != 0 {
         recovered.notices.push(format!(
             "'{name}' at byte {offset}: the log ends in a record that was not completed; {} bytes after \

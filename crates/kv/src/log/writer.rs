@@ -24,6 +24,8 @@ use crate::store::Lsn;
 
 /// Bytes that are synced before the time has come, so that memory does not hold many.
 const HELD_LEN_MAX: usize = 16 << 20;
+/// How many times as long as it should be a segment gets before the writer waits for the next one's file.
+const OVERLONG: u64 = 4;
 /// Memory of a batch that is kept for the next ones, in bytes.
 const KEPT_LEN_MAX: usize = 4 << 20;
 
@@ -53,6 +55,8 @@ pub(super) struct Writer<D: Disk> {
     /// Up to which record the log is durable, and was handed to the disk.
     durable: Lsn,
     written: Lsn,
+    /// A new segment is to be begun as soon as there is a file for it.
+    begin: bool,
     /// Ends when what was written is to be synced.
     timer: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
@@ -84,6 +88,7 @@ impl<D: Disk> Writer<D> {
             held_len: 0,
             durable: recovered.durable,
             written: recovered.last,
+            begin: false,
             timer: None,
         };
         if !recovered.tail.is_empty() {
@@ -92,26 +97,31 @@ impl<D: Disk> Writer<D> {
         }
         writer.begin_segment().await?;
         writer.publish();
+        if let Some((name, len)) = recovered.end {
+            // The room that was made ahead and is not used. Not needed for anything but that.
+            let _ = writer.disk.cut(&name, len).await;
+        }
         Ok(writer)
     }
 
     pub(super) async fn run(mut self) {
-        loop {
+        let sound = loop {
             let done = match self.next().await {
                 Work::Write { batch, then_begin } => self.write(batch, then_begin).await,
                 Work::Sync => self.sync().await,
-                Work::Stop => break,
+                Work::Stop => break true,
             };
             if let Err(failure) = done
                 && !self.begin_again(failure).await
             {
-                break;
+                break false;
             }
-        }
-        if self.written == self.durable || self.sync().await.is_ok() {
+        };
+        // After a failure a sync that succeeds would prove nothing.
+        if sound && self.sync().await.is_ok() {
             self.close().await;
         } else {
-            self.fail("the last records could not be synced".to_owned());
+            self.shared.failed.store(true, Ordering::Release);
         }
         if let Some(spare) = self.spare.take()
             && let Ok((name, _)) = spare.await
@@ -185,8 +195,11 @@ impl<D: Disk> Writer<D> {
             }
         }
         let current = self.current.as_ref().expect("there is a segment");
-        let full = current.at >= self.options.segment_len;
-        if full || (then_begin && current.first <= self.written) {
+        let len = self.options.segment_len;
+        self.begin |= current.at >= len || (then_begin && current.first <= self.written);
+        // Where the next file is not ready yet this one goes on for a while.
+        let ready = self.spare.as_ref().is_none_or(JoinHandle::is_finished);
+        if self.begin && (ready || current.at >= len.saturating_mul(OVERLONG)) {
             self.sync().await?;
             self.begin_segment().await?;
         }
@@ -211,8 +224,11 @@ impl<D: Disk> Writer<D> {
         };
         let mut bytes = Vec::new();
         record::push_padding(&mut bytes, self.disk.alignment(), self.durable);
-        // Not needed for anything but a quicker start.
-        let _ = write_records(&*self.disk, current, &mut bytes, self.durable, true).await;
+        // Not needed for anything but a quicker start, as that the room which is not used is given back.
+        let written = write_records(&*self.disk, current, &mut bytes, self.durable, true).await;
+        if let Ok(end) = written {
+            let _ = self.disk.cut(&name_of(current.number, LOG), end).await;
+        }
     }
 
     fn hold(&mut self, batch: Batch) {
@@ -289,6 +305,7 @@ impl<D: Disk> Writer<D> {
                 let spare = prepare(self.disk.clone(), number + 1, self.options.segment_len);
                 self.spare = Some(omniring::spawn_named("log spare", spare));
                 self.current = Some(current);
+                self.begin = false;
                 Ok(())
             }
             Err(error) => {

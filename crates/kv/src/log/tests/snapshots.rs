@@ -156,7 +156,8 @@ async fn lives(seed: u64, snapshots: &Cell<u32>) {
         }
         let shown = acknowledged.clone();
         let hook = Box::new(move |lsn| shown.set(lsn));
-        let log = Log::start(Rc::new(disk.clone()), recovered, options(Policy::Always), hook).await;
+        let policy = [Policy::Always, Policy::EverySecond, Policy::No][random.usize(..3)];
+        let log = Log::start(Rc::new(disk.clone()), recovered, options(policy), hook).await;
         let log = log.expect("the disk is fine");
         live.server = Server::new(Config::default(), Some(Box::new(log.clone())), SHARDS);
         let faults = if random.bool() { 0 } else { random.u32(20..100) };
