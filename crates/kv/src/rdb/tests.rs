@@ -251,9 +251,10 @@ struct Redis {
 }
 
 impl Redis {
+    #[allow(clippy::zombie_processes)] // It is waited for where it is dropped.
     fn start(dir: &Path, more: &[&str]) -> Option<Redis> {
         if Command::new("redis-server").arg("--version").output().is_err() {
-            println!("skipped: there is no redis-server");
+            eprintln!("skipped: there is no redis-server");
             assert!(std::env::var_os("OMNIRING_REQUIRE").is_none(), "there is no redis-server");
             return None;
         }

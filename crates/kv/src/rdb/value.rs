@@ -190,12 +190,12 @@ const ODD: Wrong = Wrong::Bad("an element has no second half");
 pub fn read(kind: u8, source: &mut Source<'_>, limits: &Limits) -> Result<Option<Value>, Wrong> {
     match kind {
         kind::STRING => {
-            return read_string(source).map(|string| Some(Value::string(&string)));
+            read_string(source).map(|string| Some(Value::string(&string)))
         }
         kind::LIST | kind::LIST_ZIPLIST | kind::LIST_QUICKLIST | kind::LIST_QUICKLIST_2 => {
             let mut list = List::new();
             read_list(kind, source, |element| list.push(Side::Right, element, limits))?;
-            return Ok((!list.is_empty()).then(|| Value::List(Box::new(list))));
+            Ok((!list.is_empty()).then(|| Value::List(Box::new(list))))
         }
         kind::SET | kind::SET_INTSET => {
             let mut set = Set::new();
@@ -204,7 +204,7 @@ pub fn read(kind: u8, source: &mut Source<'_>, limits: &Limits) -> Result<Option
             if twice {
                 return Err(TWICE);
             }
-            return Ok((!set.is_empty()).then(|| Value::Set(Box::new(set))));
+            Ok((!set.is_empty()).then(|| Value::Set(Box::new(set))))
         }
         kind::HASH | kind::HASH_ZIPLIST | kind::HASH_LISTPACK => {
             let mut hash = Hash::new();
@@ -223,10 +223,10 @@ pub fn read(kind: u8, source: &mut Source<'_>, limits: &Limits) -> Result<Option
             if twice {
                 return Err(TWICE);
             }
-            return Ok((!hash.is_empty()).then(|| Value::Hash(Box::new(hash))));
+            Ok((!hash.is_empty()).then(|| Value::Hash(Box::new(hash))))
         }
         kind::ZSET | kind::ZSET_2 | kind::ZSET_ZIPLIST | kind::ZSET_LISTPACK => {
-            return read_zset(kind, source, limits);
+            read_zset(kind, source, limits)
         }
         kind::MODULE | kind::MODULE_2 => Err(Wrong::Unsupported("values of modules")),
         kind::STREAM | kind::STREAM_2 | kind::STREAM_3 | 20 => Err(Wrong::Unsupported("streams")),
