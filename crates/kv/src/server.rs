@@ -143,6 +143,12 @@ impl Server {
         self.config_file.get().map(|path| &**path)
     }
 
+    /// Notes the file that the settings were read from. Once.
+    pub fn set_config_file(&self, path: std::path::PathBuf) {
+        let set = self.config_file.set(path);
+        debug_assert!(set.is_ok(), "the file is noted once");
+    }
+
     /// Begins to count anew.
     pub fn reset_stats(&self) {
         self.stats.reset();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,10 +44,18 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 /// Runs a server until it is told to end.
-pub fn run(config: Config, engine: Engine, cores: usize) -> Result<(), StartError> {
+pub fn run(
+    config: Config,
+    file: Option<PathBuf>,
+    engine: Engine,
+    cores: usize,
+) -> Result<(), StartError> {
     let runtime =
         Runtime::builder().engine(engine).cores(cores).build().map_err(StartError::Runtime)?;
     let server = Arc::new(Server::new(config, None, cores));
+    if let Some(file) = file {
+        server.set_config_file(file);
+    }
     server.handle.set(runtime.handle()).unwrap_or_else(|_| unreachable!("it is set once"));
     runtime.block_on(async {
         for index in 0..cores {
