@@ -17,6 +17,10 @@ use super::disk::{BUF_LEN, Disk};
 const BUFS: usize = 4;
 /// No device writes less at once, as far as is known, and no page is less.
 const ALIGNMENT_MIN: usize = 4096;
+/// Room that is filled with zeros as quickly as can be, in bytes. More is for later, and the syncs of the log have to
+/// come between: it takes its time, about 50 MB a second.
+const HURRIED_LEN: u64 = 4 << 20;
+const PAUSE: Duration = Duration::from_millis(5);
 /// Who has it locked has the directory.
 const LOCK: &str = "lock";
 
@@ -150,6 +154,9 @@ impl Disk for Files {
                 buf = given_back;
                 buf.set_len(BUF_LEN);
                 at += piece as u64;
+                if at >= HURRIED_LEN {
+                    self.pause(PAUSE).await;
+                }
             }
         }
         file.sync_all().await?;

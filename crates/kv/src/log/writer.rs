@@ -24,6 +24,8 @@ use crate::store::Lsn;
 
 /// Bytes that are synced before the time has come, so that memory does not hold many.
 const HELD_LEN_MAX: usize = 16 << 20;
+/// Bytes of the first segment of a process, for whose room the start waits.
+const FIRST_LEN: u64 = 4 << 20;
 /// How many times as long as it should be a segment gets before the writer waits for the next one's file.
 const OVERLONG: u64 = 4;
 /// Memory of a batch that is kept for the next ones, in bytes.
@@ -37,6 +39,8 @@ struct Current<F> {
     at: u64,
     /// The LSN of its first record.
     first: Lsn,
+    /// Bytes for which room was made ahead.
+    len: u64,
 }
 
 /// A file that becomes a segment, and its name until then.
@@ -123,11 +127,10 @@ impl<D: Disk> Writer<D> {
         } else {
             self.shared.failed.store(true, Ordering::Release);
         }
-        if let Some(spare) = self.spare.take()
-            && let Ok((name, _)) = spare.await
-        {
+        if let Some(spare) = self.spare.take() {
+            spare.abort();
             // It goes at the next start otherwise.
-            let _ = self.disk.remove(&name).await;
+            let _ = self.disk.remove(&name_of(self.next_number, TEMPORARY)).await;
         }
         self.shared.ended.store(true, Ordering::Release);
         self.shared.end.notify_waiters();
@@ -195,7 +198,7 @@ impl<D: Disk> Writer<D> {
             }
         }
         let current = self.current.as_ref().expect("there is a segment");
-        let len = self.options.segment_len;
+        let len = current.len;
         self.begin |= current.at >= len || (then_begin && current.first <= self.written);
         // Where the next file is not ready yet this one goes on for a while.
         let ready = self.spare.as_ref().is_none_or(JoinHandle::is_finished);
@@ -286,18 +289,23 @@ impl<D: Disk> Writer<D> {
 
     /// Begins a segment with the batches that are held.
     async fn begin_segment(&mut self) -> Result<(), Failure> {
+        let mut len = self.options.segment_len;
         let (temporary, file) = match self.spare.take() {
             Some(spare) => match spare.await {
                 Ok(spare) => spare,
                 Err(aborted) => aborted.resume(),
             },
-            None => prepare(self.disk.clone(), self.next_number, self.options.segment_len).await,
+            None => {
+                // The first one, or one after a failure: it is waited for.
+                len = len.min(FIRST_LEN);
+                prepare(self.disk.clone(), self.next_number, len).await
+            }
         };
         let number = self.next_number;
         self.next_number += 1;
         let name = name_of(number, LOG);
         let begun = match file {
-            Ok(file) => self.fill_segment(file, number, &temporary, &name).await,
+            Ok(file) => self.fill_segment(file, number, len, &temporary, &name).await,
             Err(error) => Err(error),
         };
         match begun {
@@ -320,6 +328,7 @@ impl<D: Disk> Writer<D> {
         &mut self,
         file: D::File,
         number: u64,
+        len: u64,
         temporary: &str,
         name: &str,
     ) -> io::Result<Current<D::File>> {
@@ -327,7 +336,7 @@ impl<D: Disk> Writer<D> {
         let first = self.durable + 1;
         let header =
             segment::Header { is_snapshot: false, start, number, first, base: self.written };
-        let mut current = Current { file, number, at: 0, first };
+        let mut current = Current { file, number, at: 0, first, len };
         write_bytes(&*self.disk, &current.file, &header.to_bytes(), 0, false).await?;
         current.at = u64::from(start);
         for batch in &mut self.held {

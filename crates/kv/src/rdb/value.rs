@@ -189,9 +189,7 @@ const ODD: Wrong = Wrong::Bad("an element has no second half");
 /// Takes a value of this type. `None` where it has no elements: there is no such key then.
 pub fn read(kind: u8, source: &mut Source<'_>, limits: &Limits) -> Result<Option<Value>, Wrong> {
     match kind {
-        kind::STRING => {
-            read_string(source).map(|string| Some(Value::string(&string)))
-        }
+        kind::STRING => read_string(source).map(|string| Some(Value::string(&string))),
         kind::LIST | kind::LIST_ZIPLIST | kind::LIST_QUICKLIST | kind::LIST_QUICKLIST_2 => {
             let mut list = List::new();
             read_list(kind, source, |element| list.push(Side::Right, element, limits))?;
