@@ -2,15 +2,21 @@
 
 pub mod db;
 mod hash;
+mod intset;
 mod keys;
+mod layout;
 mod limits;
 mod list;
+mod packed;
 mod set;
 mod shard;
+mod slab;
+mod table;
+mod tree;
 mod value;
 mod zset;
 
-pub use db::{Access, Db, Slot};
+pub use db::{Access, Db, Expiry, Remains, Slot};
 pub use hash::Hash;
 pub use keys::{
     Effects, Event, EventClass, Keys, LogAs, Written, lfu_access, lfu_count, minutes, seconds,
@@ -18,6 +24,6 @@ pub use keys::{
 pub use limits::Limits;
 pub use list::{Elements, List, Side};
 pub use set::{Member, Set};
-pub use shard::{DBS, Lsn, Saver, Shard, Slice, Stats, Waiter, hash_of, shard_of};
+pub use shard::{DBS, Lsn, Saver, Shard, Slice, Stats, Waiter, hash_of, shard_of, shard_of_hash};
 pub use value::{Kind, StrRef, Value, ValueRef};
 pub use zset::{LexBound, ScoreBound, Zset};

@@ -13,8 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::db::Slot;
-use super::shard::{Lsn, Shard, hash_of, shard_of};
-use super::{Access, Db, Hash, Kind, Limits, List, Set, StrRef, Value, ValueRef, Waiter, Zset};
+use super::shard::{Lsn, Shard, hash_of, shard_of_hash};
+use super::{
+    Access, Db, Expiry, Hash, Kind, Limits, List, Set, StrRef, Value, ValueRef, Waiter, Zset,
+};
 use crate::error::Error;
 use crate::protocol::OwnedArgs;
 
@@ -170,6 +172,15 @@ pub struct Keys {
     pub replaying: bool,
     /// What has followed so far.
     pub effects: Effects,
+    /// The key that was looked for last and its hash: a command mostly goes on with the same one.
+    last: (Vec<u8>, u64),
+}
+
+/// Where a key belongs, and its hash.
+#[derive(Clone, Copy)]
+struct Home {
+    shard: usize,
+    hash: u64,
 }
 
 impl Keys {
@@ -185,6 +196,7 @@ impl Keys {
             no_touch: false,
             replaying: false,
             effects: Effects::default(),
+            last: (Vec::new(), hash_of(&[])),
         }
     }
 
@@ -251,44 +263,41 @@ impl Keys {
 
     /// The value of a key, for a command that reads it: counts as a hit or a miss and as a use.
     pub fn read(&mut self, key: &[u8]) -> Option<ValueRef<'_>> {
-        self.gate(key);
-        let (slot, now, lfu, no_touch) = (self.alive(key), self.now_ms, self.lfu, self.no_touch);
-        let db = self.db;
-        let shard = self.home(key);
-        match slot {
-            Some(slot) => {
-                shard.stats.hits += 1;
-                if !no_touch {
-                    let access = used(shard.dbs[db].access(slot), now, lfu, &mut shard.random);
-                    shard.dbs[db].set_access(slot, access);
-                }
-                Some(self.home(key).dbs[db].value(slot))
-            }
-            None => {
-                shard.stats.misses += 1;
-                self.event(EventClass::MISS, "keymiss", key);
-                None
-            }
-        }
+        let home = self.home(key);
+        self.gate(home);
+        let Some(slot) = self.alive(home, key) else {
+            self.shard(home.shard).stats.misses += 1;
+            self.event(EventClass::MISS, "keymiss", key);
+            return None;
+        };
+        let (now, lfu, no_touch, db) = (self.now_ms, self.lfu, self.no_touch, self.db);
+        let Shard { dbs, random, stats, .. } = self.shard(home.shard);
+        stats.hits += 1;
+        Some(dbs[db].use_value(slot, |access| {
+            if no_touch { access } else { used(access, now, lfu, random) }
+        }))
     }
 
     /// The value of a key, without a trace of the look in its statistics and use.
     pub fn peek(&mut self, key: &[u8]) -> Option<ValueRef<'_>> {
-        self.gate(key);
-        let slot = self.alive(key)?;
-        Some(self.table(key).value(slot))
+        let home = self.home(key);
+        self.gate(home);
+        let slot = self.alive(home, key)?;
+        Some(self.table_at(home).value(slot))
     }
 
     /// The value of a key that this command has read or peeked at. Several can be looked at together.
     pub fn value(&self, key: &[u8]) -> Option<ValueRef<'_>> {
-        let shard = self.shards[shard_of(key, self.shards.len())].as_ref()?;
+        let hash = if self.last.0 == key { self.last.1 } else { hash_of(key) };
+        let shard = self.shards[shard_of_hash(hash, self.shards.len())].as_ref()?;
         let db = &shard.dbs[self.db];
-        Some(db.value(db.find(key)?))
+        Some(db.value(db.find_hashed(hash, key)?))
     }
 
     /// A source of chance of its own, for what is picked at random in a key's value.
     pub fn chance(&mut self, key: &[u8]) -> fastrand::Rng {
-        self.home(key).random.fork()
+        let home = self.home(key);
+        self.shard(home.shard).random.fork()
     }
 
     /// The type of a key's value, as [`Keys::peek`].
@@ -356,9 +365,10 @@ impl Keys {
 
     /// When or how often a key was used, as [`Keys::peek`].
     pub fn access(&mut self, key: &[u8]) -> Option<Access> {
-        self.gate(key);
-        let slot = self.alive(key)?;
-        Some(self.table(key).access(slot))
+        let home = self.home(key);
+        self.gate(home);
+        let slot = self.alive(home, key)?;
+        Some(self.table_at(home).access(slot))
     }
 
     /// The number of keys in the database, expired ones that were not removed yet among them.
@@ -386,7 +396,8 @@ impl Keys {
             let slot = shard.dbs[db].random(&mut shard.random)?;
             let key = shard.dbs[db].key(slot).to_vec();
             drop(shards);
-            if self.alive(&key).is_some() {
+            let home = self.home(&key);
+            if self.alive(home, &key).is_some() {
                 return Some(key);
             }
         }
@@ -430,106 +441,122 @@ impl Keys {
 
     /// When a key expires, in milliseconds since 1970: `None` where there is no key, `Some(None)` where it stays.
     pub fn expires_ms(&mut self, key: &[u8]) -> Option<Option<u64>> {
-        self.gate(key);
-        let slot = self.alive(key)?;
-        Some(self.table(key).expires_ms(slot))
+        let home = self.home(key);
+        self.gate(home);
+        let slot = self.alive(home, key)?;
+        Some(self.table_at(home).expires_ms(slot))
     }
 
     // Changing. Say what was changed with `changed`.
 
     /// The string at a key, to be changed in place. `None` where there is no key.
     pub fn string_mut(&mut self, key: &[u8]) -> Result<Option<&mut Vec<u8>>, Error> {
-        match self.slot_mut(key) {
+        let home = self.home(key);
+        match self.slot_mut(home, key) {
             None => Ok(None),
-            Some(slot) => self.table(key).string_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
+            Some(slot) => self.table_at(home).string_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
         }
     }
 
     /// The list at a key, to be changed. `None` where there is no key.
     pub fn list_mut(&mut self, key: &[u8]) -> Result<Option<&mut List>, Error> {
-        match self.slot_mut(key) {
+        let home = self.home(key);
+        match self.slot_mut(home, key) {
             None => Ok(None),
-            Some(slot) => self.table(key).list_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
+            Some(slot) => self.table_at(home).list_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
         }
     }
 
     /// The set at a key, to be changed. `None` where there is no key.
     pub fn set_mut(&mut self, key: &[u8]) -> Result<Option<&mut Set>, Error> {
-        match self.slot_mut(key) {
+        let home = self.home(key);
+        match self.slot_mut(home, key) {
             None => Ok(None),
-            Some(slot) => self.table(key).set_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
+            Some(slot) => self.table_at(home).set_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
         }
     }
 
     /// The hash at a key, to be changed. `None` where there is no key.
     pub fn hash_mut(&mut self, key: &[u8]) -> Result<Option<&mut Hash>, Error> {
-        match self.slot_mut(key) {
+        let home = self.home(key);
+        match self.slot_mut(home, key) {
             None => Ok(None),
-            Some(slot) => self.table(key).hash_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
+            Some(slot) => self.table_at(home).hash_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
         }
     }
 
     /// The sorted set at a key, to be changed. `None` where there is no key.
     pub fn zset_mut(&mut self, key: &[u8]) -> Result<Option<&mut Zset>, Error> {
-        match self.slot_mut(key) {
+        let home = self.home(key);
+        match self.slot_mut(home, key) {
             None => Ok(None),
-            Some(slot) => self.table(key).zset_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
+            Some(slot) => self.table_at(home).zset_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
         }
     }
 
     /// The list at a key, to be added to: an empty one where there was no key.
     pub fn list_or_insert(&mut self, key: &[u8]) -> Result<&mut List, Error> {
-        let slot = self.slot_or_insert(key, || Value::List(Box::default()));
-        self.table(key).list_mut(slot).ok_or(Error::WRONG_TYPE)
+        let home = self.home(key);
+        let slot = self.slot_or_insert(home, key, || Value::List(Box::default()));
+        self.table_at(home).list_mut(slot).ok_or(Error::WRONG_TYPE)
     }
 
     /// The set at a key, to be added to: an empty one where there was no key.
     pub fn set_or_insert(&mut self, key: &[u8]) -> Result<&mut Set, Error> {
-        let slot = self.slot_or_insert(key, || Value::Set(Box::default()));
-        self.table(key).set_mut(slot).ok_or(Error::WRONG_TYPE)
+        let home = self.home(key);
+        let slot = self.slot_or_insert(home, key, || Value::Set(Box::default()));
+        self.table_at(home).set_mut(slot).ok_or(Error::WRONG_TYPE)
     }
 
     /// The hash at a key, to be added to: an empty one where there was no key.
     pub fn hash_or_insert(&mut self, key: &[u8]) -> Result<&mut Hash, Error> {
-        let slot = self.slot_or_insert(key, || Value::Hash(Box::default()));
-        self.table(key).hash_mut(slot).ok_or(Error::WRONG_TYPE)
+        let home = self.home(key);
+        let slot = self.slot_or_insert(home, key, || Value::Hash(Box::default()));
+        self.table_at(home).hash_mut(slot).ok_or(Error::WRONG_TYPE)
     }
 
     /// The sorted set at a key, to be added to: an empty one where there was no key.
     pub fn zset_or_insert(&mut self, key: &[u8]) -> Result<&mut Zset, Error> {
-        let slot = self.slot_or_insert(key, || Value::Zset(Box::default()));
-        self.table(key).zset_mut(slot).ok_or(Error::WRONG_TYPE)
+        let home = self.home(key);
+        let slot = self.slot_or_insert(home, key, || Value::Zset(Box::default()));
+        self.table_at(home).zset_mut(slot).ok_or(Error::WRONG_TYPE)
     }
 
     /// Sets a key to a value of any type, whatever was there, and keeps its time of expiry.
     pub fn insert_keeping_expiry(&mut self, key: &[u8], value: Value) {
+        self.put_value(key, value, Expiry::Keep);
+    }
+
+    /// Sets a key to a value of any type, whatever was there, with a time of expiry or none.
+    pub fn insert(&mut self, key: &[u8], value: Value, expires_ms: Option<u64>) {
+        self.put_value(key, value, Expiry::Set(expires_ms));
+    }
+
+    fn put_value(&mut self, key: &[u8], value: Value, expiry: Expiry) {
         let kind = value.as_ref().kind();
-        let new = self.slot_mut(key).is_none();
+        let home = self.home(key);
+        let found = self.slot_mut(home, key);
         let access = self.fresh_access();
-        self.table(key).insert(key, value, access);
-        if new {
+        self.table_at(home).put(home.hash, key, found, value, expiry, access);
+        if found.is_none() {
             self.inserted(key, kind);
         } else if matches!(kind, Kind::List | Kind::Zset) {
             self.ready(key);
         }
     }
 
-    /// Sets a key to a value of any type, whatever was there, with a time of expiry or none.
-    pub fn insert(&mut self, key: &[u8], value: Value, expires_ms: Option<u64>) {
-        self.insert_keeping_expiry(key, value);
-        self.set_expires_ms(key, expires_ms);
-    }
-
     /// Sets a key to a string, whatever was there, and takes away its time of expiry.
     pub fn insert_string(&mut self, key: &[u8], bytes: &[u8]) {
-        let new = self.slot_mut(key).is_none();
+        self.put_string(key, bytes, Expiry::Set(None));
+    }
+
+    /// Sets a key to a string, whatever was there, and says what becomes of its time of expiry.
+    pub fn put_string(&mut self, key: &[u8], bytes: &[u8], expiry: Expiry) {
+        let home = self.home(key);
+        let found = self.slot_mut(home, key);
         let access = self.fresh_access();
-        let db = self.table(key);
-        let slot = db.insert_string(key, bytes, access);
-        if db.expires_ms(slot).is_some() {
-            db.set_expires_ms(slot, None);
-        }
-        if new {
+        self.table_at(home).put_string(home.hash, key, found, bytes, expiry, access);
+        if found.is_none() {
             self.inserted(key, Kind::String);
         }
     }
@@ -546,8 +573,9 @@ impl Keys {
 
     /// Takes a key out, with its value and time of expiry. Says nothing: call [`Keys::changed`].
     pub fn take_value(&mut self, key: &[u8]) -> Option<(Value, Option<u64>)> {
-        let slot = self.slot_mut(key)?;
-        Some(self.table(key).remove(slot))
+        let home = self.home(key);
+        let slot = self.slot_mut(home, key)?;
+        Some(self.table_at(home).remove_hashed(home.hash, slot))
     }
 
     /// Removes a key whose value has no elements left, with the event `del`; whether it did.
@@ -568,9 +596,10 @@ impl Keys {
 
     /// Sets or takes away a key's time of expiry; whether there is such a key.
     pub fn set_expires_ms(&mut self, key: &[u8], expires_ms: Option<u64>) -> bool {
-        match self.slot_mut(key) {
+        let home = self.home(key);
+        match self.slot_mut(home, key) {
             Some(slot) => {
-                self.table(key).set_expires_ms(slot, expires_ms);
+                self.table_at(home).set_expires_ms(slot, expires_ms);
                 true
             }
             None => false,
@@ -620,10 +649,9 @@ impl Keys {
     /// The same without an event.
     pub fn changed_quietly(&mut self, key: &[u8]) {
         self.effects.dirty += 1;
-        let db = self.db;
-        let index = shard_of(key, self.shards.len());
-        self.effects.written.push(Written::Key(index, hash_of(key)));
-        self.shard(index).touch(db, key);
+        let (db, home) = (self.db, self.home(key));
+        self.effects.written.push(Written::Key(home.shard, home.hash));
+        self.shard(home.shard).touch(db, key);
     }
 
     /// Says that any key may have changed.
@@ -658,71 +686,71 @@ impl Keys {
 
     /// Sets `flag` when the key changes. A key whose time has come counts as removed already.
     pub fn watch(&mut self, key: &[u8], flag: &Arc<AtomicBool>) {
-        self.alive(key);
-        let db = self.db;
-        self.home(key).watch(db, key, flag);
+        let (db, home) = (self.db, self.home(key));
+        self.alive(home, key);
+        self.shard(home.shard).watch(db, key, flag);
     }
 
     /// Puts a client into the queue of a key.
     pub fn wait(&mut self, key: &[u8], waiter: &Arc<Waiter>) {
-        let db = self.db;
-        self.home(key).wait(db, key, waiter);
+        let (db, home) = (self.db, self.home(key));
+        self.shard(home.shard).wait(db, key, waiter);
     }
 
     /// Says that a key has something for those who wait for it. Done by itself when a key is new.
     pub fn ready(&mut self, key: &[u8]) {
-        let db = self.db;
-        if self.home(key).is_awaited(db, key) {
+        let (db, home) = (self.db, self.home(key));
+        if self.shard(home.shard).is_awaited(db, key) {
             self.effects.ready.push((db, key.to_vec()));
         }
     }
 
     /// Removes a key if its time has come.
     pub fn expire_if_due(&mut self, key: &[u8]) {
-        self.alive(key);
+        let home = self.home(key);
+        self.alive(home, key);
     }
 
     /// Removes a key whose time has come: logged as a deletion, with the event `expired`.
     pub fn expire(&mut self, key: &[u8]) {
-        let db = self.db;
-        let shard = self.home(key);
-        let Some(slot) = shard.dbs[db].find(key) else {
+        let (db, home) = (self.db, self.home(key));
+        let shard = self.shard(home.shard);
+        let Some(slot) = shard.dbs[db].find_hashed(home.hash, key) else {
             return;
         };
         shard.save_first(db, slot);
-        shard.dbs[db].remove(slot);
+        shard.dbs[db].remove_hashed(home.hash, slot);
         shard.stats.expired += 1;
-        self.gone(key);
+        self.gone(home, key);
         self.event(EventClass::EXPIRED, "expired", key);
     }
 
     /// Removes a key for want of memory: logged as a deletion, with the event `evicted`.
     pub fn evict(&mut self, key: &[u8]) {
-        let db = self.db;
-        let shard = self.home(key);
-        let Some(slot) = shard.dbs[db].find(key) else {
+        let (db, home) = (self.db, self.home(key));
+        let shard = self.shard(home.shard);
+        let Some(slot) = shard.dbs[db].find_hashed(home.hash, key) else {
             return;
         };
         shard.save_first(db, slot);
-        shard.dbs[db].remove(slot);
+        shard.dbs[db].remove_hashed(home.hash, slot);
         shard.stats.evicted += 1;
-        self.gone(key);
+        self.gone(home, key);
         self.event(EventClass::EVICTED, "evicted", key);
     }
 
-    fn gone(&mut self, key: &[u8]) {
+    fn gone(&mut self, home: Home, key: &[u8]) {
         let db = self.db;
-        let index = shard_of(key, self.shards.len());
         self.effects.gone.push((db, key.to_vec()));
-        self.effects.written.push(Written::Key(index, hash_of(key)));
-        self.shard(index).touch(db, key);
+        self.effects.written.push(Written::Key(home.shard, home.hash));
+        self.shard(home.shard).touch(db, key);
     }
 
     /// The slot of a key that is there and whose time has not come.
-    fn alive(&mut self, key: &[u8]) -> Option<Slot> {
+    fn alive(&mut self, home: Home, key: &[u8]) -> Option<Slot> {
         let (now, replaying) = (self.now_ms, self.replaying);
-        let db = self.table(key);
-        let slot = db.find(key)?;
+        let db = self.table_at(home);
+        let slot = db.find_hashed(home.hash, key)?;
         if replaying || db.expires_ms(slot).is_none_or(|at| at > now) {
             return Some(slot);
         }
@@ -731,22 +759,22 @@ impl Keys {
     }
 
     /// The slot of a key that is about to be changed.
-    fn slot_mut(&mut self, key: &[u8]) -> Option<Slot> {
-        self.gate(key);
-        let slot = self.alive(key)?;
+    fn slot_mut(&mut self, home: Home, key: &[u8]) -> Option<Slot> {
+        self.gate(home);
+        let slot = self.alive(home, key)?;
         let db = self.db;
-        self.home(key).save_first(db, slot);
+        self.shard(home.shard).save_first(db, slot);
         Some(slot)
     }
 
-    fn slot_or_insert(&mut self, key: &[u8], make: impl FnOnce() -> Value) -> Slot {
-        if let Some(slot) = self.slot_mut(key) {
+    fn slot_or_insert(&mut self, home: Home, key: &[u8], make: impl FnOnce() -> Value) -> Slot {
+        if let Some(slot) = self.slot_mut(home, key) {
             return slot;
         }
         let value = make();
         let kind = value.as_ref().kind();
         let access = self.fresh_access();
-        let slot = self.table(key).insert(key, value, access);
+        let slot = self.table_at(home).put(home.hash, key, None, value, Expiry::Keep, access);
         self.inserted(key, kind);
         slot
     }
@@ -759,11 +787,10 @@ impl Keys {
     }
 
     /// The reply is to wait for the key's record.
-    fn gate(&mut self, key: &[u8]) {
-        let index = shard_of(key, self.shards.len());
-        let shard = self.shard(index);
+    fn gate(&mut self, home: Home) {
+        let shard = self.shard(home.shard);
         if shard.unsynced_any() != 0 {
-            let lsn = shard.unsynced(hash_of(key));
+            let lsn = shard.unsynced(home.hash);
             self.effects.gate = self.effects.gate.max(lsn);
         }
     }
@@ -772,15 +799,34 @@ impl Keys {
         if self.lfu { lfu_access(minutes(self.now_ms), LFU_NEW) } else { seconds(self.now_ms) }
     }
 
-    fn home(&mut self, key: &[u8]) -> &mut Shard {
-        let index = shard_of(key, self.shards.len());
-        self.shard(index)
+    /// Where a key belongs. Of the same key as the last time it is known.
+    fn home(&mut self, key: &[u8]) -> Home {
+        let (last, hash) = &mut self.last;
+        if last != key {
+            last.clear();
+            last.extend_from_slice(key);
+            *hash = hash_of(key);
+        }
+        Home { shard: shard_of_hash(*hash, self.shards.len()), hash: *hash }
+    }
+
+    /// Says that a key whose hash the caller has will be looked for, so that it need not be computed again.
+    pub fn expect(&mut self, key: &[u8], hash: u64) {
+        debug_assert_eq!(hash, hash_of(key), "the hash is the key's");
+        self.last.0.clear();
+        self.last.0.extend_from_slice(key);
+        self.last.1 = hash;
+    }
+
+    fn table_at(&mut self, home: Home) -> &mut Db {
+        let db = self.db;
+        &mut self.shard(home.shard).dbs[db]
     }
 
     /// The table in which a key of the command's database lies.
     pub fn table(&mut self, key: &[u8]) -> &mut Db {
-        let db = self.db;
-        &mut self.home(key).dbs[db]
+        let home = self.home(key);
+        self.table_at(home)
     }
 }
 

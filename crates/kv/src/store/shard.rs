@@ -286,9 +286,12 @@ pub fn hash_of(key: &[u8]) -> u64 {
 
 /// The shard, of `count`, in which a key lies.
 pub fn shard_of(key: &[u8], count: usize) -> usize {
-    if count == 1 {
-        return 0;
-    }
+    if count == 1 { 0 } else { shard_of_hash(hash_of(key), count) }
+}
+
+/// The same by the hash of the key.
+#[inline]
+pub fn shard_of_hash(hash: u64, count: usize) -> usize {
     // The table of keys goes by the upper bits.
-    ((hash_of(key) & 0xffff) as usize * count) >> 16
+    ((hash & 0xffff) as usize * count) >> 16
 }

@@ -73,6 +73,21 @@ impl Value {
         }
     }
 
+    /// The bytes of memory that the value has besides its own place, about.
+    pub fn memory(&self) -> usize {
+        match self {
+            Value::Int(_) => 0,
+            Value::Small(bytes) => bytes.len() + 8,
+            Value::Str(bytes) => {
+                size_of::<[usize; 2]>() + size_of::<Vec<u8>>() + bytes.capacity() + 16
+            }
+            Value::List(list) => size_of::<List>() + list.memory(),
+            Value::Set(set) => size_of::<Set>() + set.memory(),
+            Value::Hash(hash) => size_of::<Hash>() + hash.memory(),
+            Value::Zset(zset) => size_of::<Zset>() + zset.memory(),
+        }
+    }
+
     /// The value, looked at.
     pub fn as_ref(&self) -> ValueRef<'_> {
         match self {
