@@ -612,6 +612,9 @@ impl Keys {
         for shard in self.shards() {
             let old = std::mem::take(&mut shard.dbs[db]);
             shard.touch_where(db, |key| old.find(key).is_some());
+            shard.dbs[db] = old;
+            shard.save_all_first(db);
+            shard.dbs[db] = Db::new();
         }
     }
 
@@ -627,6 +630,7 @@ impl Keys {
                 shard.touch_where(db, |key| in_a.find(key).is_some() || in_b.find(key).is_some());
             }
             (shard.dbs[a], shard.dbs[b]) = (in_a, in_b);
+            shard.swapped(a, b);
             for db in [a, b] {
                 let awaited = shard.awaited_keys(db).into_iter();
                 let there = awaited.filter(|key| shard.dbs[db].find(key).is_some());
@@ -715,6 +719,7 @@ impl Keys {
         let Some(slot) = shard.dbs[db].find_hashed(home.hash, key) else {
             return;
         };
+        shard.save_first(db, slot);
         shard.dbs[db].remove_hashed(home.hash, slot);
         shard.stats.expired += 1;
         self.gone(home, key);
@@ -728,6 +733,7 @@ impl Keys {
         let Some(slot) = shard.dbs[db].find_hashed(home.hash, key) else {
             return;
         };
+        shard.save_first(db, slot);
         shard.dbs[db].remove_hashed(home.hash, slot);
         shard.stats.evicted += 1;
         self.gone(home, key);
@@ -757,6 +763,8 @@ impl Keys {
     fn slot_mut(&mut self, home: Home, key: &[u8]) -> Option<Slot> {
         self.gate(home);
         let slot = self.alive(home, key)?;
+        let db = self.db;
+        self.shard(home.shard).save_first(db, slot);
         self.note_use(home, slot);
         Some(slot)
     }
