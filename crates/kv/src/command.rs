@@ -83,8 +83,8 @@ pub enum Later {
     Exec,
     /// Write a snapshot and answer when it is done.
     Save,
-    /// Begin one and answer at once.
-    BackgroundSave,
+    /// Begin one and answer at once, with this status.
+    BackgroundSave(&'static str),
     /// Write a snapshot and load it again: `DEBUG RELOAD`.
     Reload {
         /// Whether a snapshot is written first.
@@ -101,11 +101,8 @@ pub enum Later {
         /// End even where something cannot be written.
         force: bool,
     },
-    /// Answer how many replicas have it (none has), after that time at most.
-    WaitForReplicas {
-        /// Milliseconds.
-        timeout_ms: Option<u64>,
-    },
+    /// Answer how many replicas have it: none has.
+    WaitForReplicas,
     /// Close the connection once everything is sent.
     Quit,
 }

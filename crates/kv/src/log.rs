@@ -69,7 +69,7 @@ pub use failure::{Damage, Failure};
 pub use files::Files;
 pub use into_keys::IntoKeys;
 pub use piece::{Owner, Piece};
-pub use recovery::{Recovered, Target, recover};
+pub use recovery::{Recovered, Target, read_again, recover};
 pub use snapshot::{Room, Saved, Snapshot, save_slice};
 
 use crate::error::Error;
@@ -262,6 +262,18 @@ impl Log {
             end.await;
         }
         self.refusal().map_or(Ok(()), Err)
+    }
+
+    /// Waits until all that was appended is in the file, and durable where the policy asks for that.
+    ///
+    /// # Errors
+    /// Where the disk has failed.
+    pub async fn flush(&self) -> Result<(), Error> {
+        while self.shared.pending.load(Ordering::Relaxed) > 0 {
+            self.refusal().map_or(Ok(()), Err)?;
+            omniring::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
     }
 
     /// The last record so far, for a [`Snapshot`] that begins at this instant. A new segment begins after it.

@@ -15,10 +15,12 @@ use omniring::{Engine, Runtime};
 
 use super::client::ClientInfo;
 use super::connection::{self, Socket};
+use super::persist::{self, LoadError};
 use super::{Core, Server};
 use crate::clock;
 use crate::config::Config;
-use crate::store::Shard;
+use crate::error::Error;
+use crate::store::{Keys, Shard};
 
 /// Connections that wait to be accepted, at most.
 const BACKLOG: u32 = 511;
@@ -30,6 +32,10 @@ pub enum StartError {
     Runtime(omniring::StartError),
     /// An address cannot be listened on.
     Listen(SocketAddr, io::Error),
+    /// What outlives the process cannot be loaded.
+    Load(LoadError),
+    /// At the end, what was not on the disk yet could not be written.
+    Stop(Error),
 }
 
 impl fmt::Display for StartError {
@@ -37,6 +43,8 @@ impl fmt::Display for StartError {
         match self {
             StartError::Runtime(error) => error.fmt(f),
             StartError::Listen(addr, error) => write!(f, "cannot listen on {addr}: {error}"),
+            StartError::Load(error) => error.fmt(f),
+            StartError::Stop(error) => write!(f, "the log could not be completed: {error}"),
         }
     }
 }
@@ -58,8 +66,13 @@ pub fn run(
     }
     server.handle.set(runtime.handle()).unwrap_or_else(|_| unreachable!("it is set once"));
     runtime.block_on(async {
+        let mut keys = Keys::new(cores);
+        (0..cores).for_each(|index| keys.put(Box::new(Shard::new(index))));
+        let notices = persist::start(&server, &mut keys).await.map_err(StartError::Load)?;
+        notices.iter().for_each(|notice| eprintln!("{notice}"));
+        let needs_snapshot = persist::needs_snapshot(&server, &mut keys);
         for index in 0..cores {
-            let shard = Box::new(Shard::new(index));
+            let shard = keys.take(index).expect("all shards are at hand");
             let server = server.clone();
             let started = omniring::spawn_on(index, move || async move {
                 let core = Core::start(index, server, shard);
@@ -78,11 +91,17 @@ pub fn run(
                 }
             }
         }
+        if needs_snapshot {
+            server.begin_snapshot();
+        }
         eprintln!("Ready to accept connections");
         let stopped = server.until_stopped();
         stopped.await;
         for index in 0..cores {
             drop(omniring::spawn_on(index, || async { end().await }).await);
+        }
+        if let Some(log) = server.persistence.log() {
+            log.stop().await.map_err(StartError::Stop)?;
         }
         Ok(())
     })
