@@ -56,6 +56,7 @@ mod tests;
 mod writer;
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -77,6 +78,30 @@ use crate::server::{Journal, Logged};
 use crate::store::Lsn;
 use failure::at_file;
 use writer::Writer;
+
+/// Looks at a log's directory, or at one file of it, or repairs the directory: which is then as a server would need it,
+/// without what is damaged and what came after that.
+///
+/// # Errors
+/// Where it cannot be read or is in use, in one line.
+pub async fn look(path: &Path, repairs: bool) -> Result<Report, String> {
+    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let is_dir = std::fs::metadata(path).map_err(|error| told(&error))?.is_dir();
+    if repairs {
+        if !is_dir {
+            return Err(told(&"a repair takes the log's directory"));
+        }
+        let files = Files::open(path).await.map_err(|error| told(&error))?;
+        return repair(&files).await.map_err(|failure| told(&failure));
+    }
+    let (dir, only) = match is_dir {
+        true => (path, None),
+        false => (path.parent().unwrap_or(Path::new(".")), path.file_name()),
+    };
+    let only = only.map(|name| name.to_string_lossy().into_owned());
+    let files = Files::open_unlocked(dir).await.map_err(|error| told(&error))?;
+    check(&files, only.as_deref()).await.map_err(|failure| told(&failure))
+}
 
 /// When records become durable: `appendfsync`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
