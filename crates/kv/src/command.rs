@@ -17,6 +17,7 @@ pub mod bits;
 pub mod clients;
 pub mod connection;
 pub mod debug;
+pub mod dumping;
 mod elements;
 pub mod expiry;
 pub mod generic;
@@ -370,6 +371,7 @@ const FAMILIES: &[&[Spec]] = &[
     clients::COMMANDS,
     connection::COMMANDS,
     debug::COMMANDS,
+    dumping::COMMANDS,
     server::COMMANDS,
     expiry::COMMANDS,
     generic::COMMANDS,

@@ -5,7 +5,8 @@
 //! - [`store`]: the data: shards, databases, and the types of values. Knows no protocol and no I/O.
 //! - [`command`]: what each command does to the data, and the table of them.
 //! - `server`: sockets, connections, and whose turn it is: the only part that waits.
-//! - `log`: the append-only log, snapshots and recovery.
+//! - [`log`]: the append-only log, snapshots and recovery.
+//! - [`rdb`]: Redis' own files, to move from and to it.
 #![forbid(unsafe_code)]
 
 pub mod clock;
@@ -13,7 +14,9 @@ pub mod command;
 pub mod config;
 pub mod error;
 pub mod glob;
+pub mod log;
 pub mod protocol;
+pub mod rdb;
 pub mod server;
 pub mod store;
 

@@ -25,6 +25,11 @@ pub trait Journal: Send + Sync {
     /// Up to which record the disk is.
     fn synced(&self) -> Lsn;
 
+    /// Whether so much waits for the disk that no more requests should be read for now.
+    fn is_congested(&self) -> bool {
+        false
+    }
+
     /// Why nothing may be changed now, where the disk is full or has failed.
     fn refusal(&self) -> Option<Error>;
 }

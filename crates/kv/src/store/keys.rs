@@ -610,7 +610,12 @@ impl Keys {
     pub fn clear(&mut self, db: usize) {
         for shard in self.shards() {
             let old = std::mem::take(&mut shard.dbs[db]);
+            let epoch = old.new_epoch();
             shard.touch_where(db, |key| old.find(key).is_some());
+            shard.dbs[db] = old;
+            shard.save_all_first(db);
+            shard.dbs[db] = Db::new();
+            shard.dbs[db].set_new_epoch(epoch);
         }
     }
 
@@ -626,6 +631,7 @@ impl Keys {
                 shard.touch_where(db, |key| in_a.find(key).is_some() || in_b.find(key).is_some());
             }
             (shard.dbs[a], shard.dbs[b]) = (in_a, in_b);
+            shard.swapped(a, b);
             for db in [a, b] {
                 let awaited = shard.awaited_keys(db).into_iter();
                 let there = awaited.filter(|key| shard.dbs[db].find(key).is_some());
@@ -714,6 +720,7 @@ impl Keys {
         let Some(slot) = shard.dbs[db].find_hashed(home.hash, key) else {
             return;
         };
+        shard.save_first(db, slot);
         shard.dbs[db].remove_hashed(home.hash, slot);
         shard.stats.expired += 1;
         self.gone(home, key);
@@ -727,6 +734,7 @@ impl Keys {
         let Some(slot) = shard.dbs[db].find_hashed(home.hash, key) else {
             return;
         };
+        shard.save_first(db, slot);
         shard.dbs[db].remove_hashed(home.hash, slot);
         shard.stats.evicted += 1;
         self.gone(home, key);
@@ -755,7 +763,10 @@ impl Keys {
     /// The slot of a key that is about to be changed.
     fn slot_mut(&mut self, home: Home, key: &[u8]) -> Option<Slot> {
         self.gate(home);
-        self.alive(home, key)
+        let slot = self.alive(home, key)?;
+        let db = self.db;
+        self.shard(home.shard).save_first(db, slot);
+        Some(slot)
     }
 
     fn slot_or_insert(&mut self, home: Home, key: &[u8], make: impl FnOnce() -> Value) -> Slot {

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use super::Db;
+use super::db::Slot;
 use crate::protocol::{OwnedArgs, Proto};
 
 /// A position in the log: records are on the disk up to one. 0 is before the first record.
@@ -60,6 +62,36 @@ impl Waiter {
     }
 }
 
+/// Saves keys as they were at one instant. A key that carries another epoch than its database gives to new ones has
+/// not been saved.
+pub trait Saver: Send + std::fmt::Debug {
+    /// The key that lies there is about to be changed or removed.
+    fn before_change(&mut self, db: usize, table: &mut Db, slot: Slot);
+
+    /// All keys of the database are about to be removed. May take the table and leave an empty one.
+    fn before_flush(&mut self, db: usize, table: &mut Db);
+
+    /// The tables of two databases have been swapped.
+    fn swapped(&mut self, a: usize, b: usize);
+
+    /// Whether the key's value is large and not saved, so that whoever changes it should wait. It is saved next.
+    fn wants(&mut self, db: usize, table: &Db, key: &[u8]) -> bool;
+
+    /// Saves some keys, about as many as can be done in that time.
+    fn slice(&mut self, dbs: &mut [Db], time: Duration) -> Slice;
+}
+
+/// What has come of saving some keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slice {
+    /// There are more.
+    More,
+    /// There are more, and the disk has to take what there is first.
+    Full,
+    /// There are no more.
+    Done,
+}
+
 /// Keys written whose records are not on the disk yet.
 #[derive(Debug, Default)]
 struct Unsynced {
@@ -84,6 +116,8 @@ pub struct Shard {
     pub random: fastrand::Rng,
     /// Where the search for keys whose time has come goes on: a database, and a cursor of its [`Db::scan`].
     pub expiry_at: (usize, u64),
+    /// Who saves the keys as they were at one instant, while a snapshot is being written.
+    pub saver: Option<Box<dyn Saver>>,
     watched: HashMap<(usize, Vec<u8>), Vec<Arc<AtomicBool>>>,
     waiting: HashMap<(usize, Vec<u8>), VecDeque<Arc<Waiter>>>,
     unsynced: Unsynced,
@@ -98,9 +132,41 @@ impl Shard {
             stats: Stats::default(),
             random: fastrand::Rng::new(),
             expiry_at: (0, 0),
+            saver: None,
             watched: HashMap::new(),
             waiting: HashMap::new(),
             unsynced: Unsynced::default(),
+        }
+    }
+
+    /// A key is about to be changed or removed: it is saved first if a snapshot still wants it. The slot stays good.
+    #[inline]
+    pub fn save_first(&mut self, db: usize, slot: Slot) {
+        if let Some(saver) = &mut self.saver {
+            saver.before_change(db, &mut self.dbs[db], slot);
+        }
+    }
+
+    /// All keys of a database are about to be removed. The table may be empty afterwards.
+    pub fn save_all_first(&mut self, db: usize) {
+        if let Some(saver) = &mut self.saver {
+            saver.before_flush(db, &mut self.dbs[db]);
+        }
+    }
+
+    /// The tables of two databases have been swapped.
+    pub fn swapped(&mut self, a: usize, b: usize) {
+        if let Some(saver) = &mut self.saver {
+            saver.swapped(a, b);
+        }
+    }
+
+    /// Whether a command that changes the key should wait until some slices of a snapshot are done: to save the
+    /// value at once would take too long. It may be changed all the same.
+    pub fn must_save_first(&mut self, db: usize, key: &[u8]) -> bool {
+        match &mut self.saver {
+            Some(saver) => saver.wants(db, &self.dbs[db], key),
+            None => false,
         }
     }
 
