@@ -611,10 +611,12 @@ impl Keys {
     pub fn clear(&mut self, db: usize) {
         for shard in self.shards() {
             let old = std::mem::take(&mut shard.dbs[db]);
+            let epoch = old.new_epoch();
             shard.touch_where(db, |key| old.find(key).is_some());
             shard.dbs[db] = old;
             shard.save_all_first(db);
             shard.dbs[db] = Db::new();
+            shard.dbs[db].set_new_epoch(epoch);
         }
     }
 
