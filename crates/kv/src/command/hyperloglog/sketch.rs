@@ -166,19 +166,31 @@ impl<'a> Sketch<'a> {
         if count > RUN_VALUE {
             return Ok(None);
         }
-        // The run that has the register, the one before, and the first register of each. Most of the time goes
-        // here.
+        // The run that has the register, the one before, and the first register of each. Nearly all time goes
+        // into this loop, so that it looks at no more than how long runs are.
         let runs = &self.bytes[HEADER..];
         let (mut first, mut before, mut at) = (0, 0, 0);
-        let (run, len) = loop {
-            let (run, len) = Run::parse(&runs[at..]).ok_or(Corrupt)?;
-            if index < first + run.len {
-                break (run, len);
+        while at < runs.len() {
+            let byte = runs[at] as usize;
+            let mut bytes = 1;
+            let len = if byte & 0x80 != 0 {
+                (byte & 3) + 1
+            } else if byte & 0x40 == 0 {
+                byte + 1
+            } else if at + 1 < runs.len() {
+                bytes = 2;
+                ((byte & 0x3f) << 8 | runs[at + 1] as usize) + 1
+            } else {
+                return Err(Corrupt);
+            };
+            if index < first + len {
+                break;
             }
-            first += run.len;
+            first += len;
             before = at;
-            at += len;
-        };
+            at += bytes;
+        }
+        let (run, len) = Run::parse(&runs[at..]).ok_or(Corrupt)?;
         let at = at..at + len;
         if run.value >= count {
             return Ok(Some(false));
