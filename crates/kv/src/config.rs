@@ -205,6 +205,11 @@ impl Config {
         };
         (setting.apply)(self, read)?;
         let shown = match setting.name {
+            "latency-tracking-info-percentiles" => {
+                let texts: Vec<String> =
+                    self.latency_percentiles.iter().map(f64::to_string).collect();
+                texts.join(" ")
+            }
             "notify-keyspace-events" => crate::store::EventClass::write(self.events),
             "client-output-buffer-limit" => OutputLimit::write_all(&self.output_limits),
             _ => canonical,
@@ -303,6 +308,18 @@ fn save_points(text: &str) -> Result<Vec<(u64, u64)>, String> {
     let numbers = numbers.filter(|numbers| numbers.len() % 2 == 0);
     let numbers = numbers.ok_or("Invalid save parameters".to_owned())?;
     Ok(numbers.chunks(2).map(|pair| (pair[0], pair[1])).collect())
+}
+
+/// Checks bytes, or a percentage of `maxmemory`.
+fn check_share(text: &str) -> Result<(), String> {
+    let Some(percent) = text.strip_suffix('%') else {
+        return bytes(text).filter(|&bytes| bytes >= 0).map(|_| ()).ok_or("argument must be a memory or percent value".into());
+    };
+    match percent.parse::<i64>() {
+        Ok(0..=100) => Ok(()),
+        Ok(101..) => Err("percentage argument must be less or equal to 100".to_owned()),
+        _ => Err("argument must be a memory or percent value".to_owned()),
+    }
 }
 
 fn percentiles(text: &str) -> Result<Vec<f64>, String> {

@@ -10,6 +10,7 @@ use omniring::sync::oneshot;
 
 use super::connection::Conn;
 use super::pubsub::Delivery;
+use super::evict::Pool;
 use super::{Server, output};
 use crate::config::Config;
 use crate::protocol::Reply;
@@ -32,6 +33,8 @@ pub struct Core {
     connections: RefCell<HashMap<u64, Rc<Conn>>>,
     config: RefCell<Arc<Config>>,
     config_version: Cell<u64>,
+    /// Candidates for eviction.
+    pub(super) pool: Pool,
     /// Connections with replies that wait for the disk.
     gated: RefCell<Vec<Rc<Conn>>>,
 }
@@ -90,6 +93,7 @@ impl Core {
             connections: RefCell::default(),
             config: RefCell::new(server.config()),
             config_version: Cell::new(u64::MAX),
+            pool: Pool::default(),
             gated: RefCell::default(),
             server,
         });

@@ -7,10 +7,9 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use omniring::net::{TcpListener, TcpSocket};
+use omniring::net::{TcpListener, TcpSocket, TcpStream};
 use omniring::{Engine, Runtime};
 
 use super::client::ClientInfo;
@@ -130,7 +129,16 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
         let Some(core) = Core::current() else {
             return;
         };
-        server.stats.connections.fetch_add(1, Ordering::Relaxed);
+        let stats = server.stats.core(core.index);
+        stats.connections.add(1);
+        if let Some(refusal) = refusal(&server, &stream) {
+            stats.refused.add(1);
+            drop(omniring::spawn(async move {
+                // It may have gone already.
+                drop(stream.send_all(refusal.as_bytes()).await);
+            }));
+            continue;
+        }
         // Without it replies wait for the peer's acknowledgement; a peer that has gone shows in the next receive.
         let _ = stream.set_nodelay(true);
         let shown =
@@ -148,10 +156,28 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
     }
 }
 
+/// Why a client is not served, if it is not.
+fn refusal(server: &Server, stream: &TcpStream) -> Option<&'static str> {
+    let config = server.config();
+    if server.clients.count() >= config.maxclients {
+        return Some("-ERR max number of clients reached\r\n");
+    }
+    let is_local = stream.peer_addr().is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
+    if config.protected_mode && !config.needs_password() && !is_local {
+        return Some(
+            "-DENIED This server is in protected mode and has no password, so it serves clients of this machine \
+             only. To serve others, set a password (requirepass), or protected-mode to no if the network is trusted.\r\n",
+        );
+    }
+    None
+}
+
 impl Core {
     /// Ends what a client has begun: its subscriptions, watches and transaction.
     pub(super) async fn leave(self: &Rc<Core>, client: &mut super::Client) {
         crate::command::pubsub::leave(&self.server, client);
+        self.server.monitors.remove(client.info.id);
+        self.server.feed.remove(client.info.id);
         if !client.watched.is_empty() {
             let mut keys = self.keys.borrow_mut();
             self.unwatch(&mut keys, client);

@@ -168,6 +168,8 @@ pub struct Keys {
     pub no_touch: bool,
     /// Whether the log is being replayed: nothing expires by itself then.
     pub replaying: bool,
+    /// Whether keys whose time has come stay in memory, unseen, until they are written to: while clients are paused.
+    pub keeps_expired: bool,
     /// What has followed so far.
     pub effects: Effects,
 }
@@ -184,6 +186,7 @@ impl Keys {
             lfu: false,
             no_touch: false,
             replaying: false,
+            keeps_expired: false,
             effects: Effects::default(),
         }
     }
@@ -720,14 +723,19 @@ impl Keys {
         if replaying || db.expires_ms(slot).is_none_or(|at| at > now) {
             return Some(slot);
         }
-        self.expire(key);
+        if !self.keeps_expired {
+            self.expire(key);
+        }
         None
     }
 
     /// The slot of a key that is about to be changed.
     fn slot_mut(&mut self, key: &[u8]) -> Option<Slot> {
         self.gate(key);
-        self.alive(key)
+        let keeps_expired = std::mem::replace(&mut self.keeps_expired, false);
+        let slot = self.alive(key);
+        self.keeps_expired = keeps_expired;
+        slot
     }
 
     fn slot_or_insert(&mut self, key: &[u8], make: impl FnOnce() -> Value) -> Slot {
