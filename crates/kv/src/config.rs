@@ -105,6 +105,8 @@ pub struct Config {
     /// Snapshots by themselves: seconds, and changes in that time.
     pub save: Vec<(u64, u64)>,
     pub maxmemory: u64,
+    pub min_replicas_to_write: u64,
+    pub min_replicas_max_lag: u64,
     pub policy: Policy,
     pub maxmemory_samples: usize,
     pub lfu_log_factor: u32,
@@ -143,6 +145,8 @@ impl Default for Config {
             rewrite_min_size: 0,
             save: Vec::new(),
             maxmemory: 0,
+            min_replicas_to_write: 0,
+            min_replicas_max_lag: 0,
             policy: Policy::default(),
             maxmemory_samples: 0,
             lfu_log_factor: 0,
@@ -238,6 +242,11 @@ impl Config {
     /// Whether clients have to say a password first.
     pub fn needs_password(&self) -> bool {
         !self.password.is_empty()
+    }
+
+    /// Whether writes are refused because there are no replicas that take them.
+    pub fn lacks_replicas(&self) -> bool {
+        self.min_replicas_to_write > 0 && self.min_replicas_max_lag > 0
     }
 
     /// Whether this is the password. Takes as long for a wrong one as for the right one.

@@ -86,7 +86,7 @@ fn set(call: &mut Call<'_>, args: Args<'_>) -> Answer {
                 "ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"
             ))
         };
-        if setting.is_fixed {
+        if setting.is_fixed && changed.get(setting) != value {
             return Err(failed("can't set immutable config"));
         }
         if seen.contains(&setting.name) {

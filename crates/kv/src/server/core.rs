@@ -127,6 +127,12 @@ impl Core {
         self.config.borrow().clone()
     }
 
+    /// The settings, if they have changed since the core has looked at them.
+    pub(super) fn fresh_config(&self) -> Option<Arc<Config>> {
+        let version = self.server.config_version.load(Ordering::Acquire);
+        (self.config_version.get() != version).then(|| self.server.config())
+    }
+
     // Shards.
 
     /// Waits for shards, which are given in ascending order: whoever waits for one holds only lower ones, so that

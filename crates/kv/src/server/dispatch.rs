@@ -271,7 +271,10 @@ impl Core {
         {
             return Err(refusal);
         }
-        if config.maxmemory > 0 && !self.make_room(config) && needs_memory(command, client) {
+        if config.lacks_replicas() && is_or_has(flag::WRITE, command, client) {
+            return Err(Error::new("NOREPLICAS Not enough good replicas to write."));
+        }
+        if config.maxmemory > 0 && !self.make_room(config) && is_or_has(flag::DENYOOM, command, client) {
             return Err(Error::new("OOM command not allowed when used memory > 'maxmemory'."));
         }
         Ok(command)
@@ -529,12 +532,11 @@ impl Core {
     }
 }
 
-/// Whether a command, or one of the transaction that it carries out, may need more memory.
-fn needs_memory(command: &Command, client: &Client) -> bool {
-    let queued = client.multi.iter().flat_map(|multi| &multi.queued);
-    let is_exec = command.spec.name == "exec";
-    command.has(flag::DENYOOM)
-        || (is_exec && queued.into_iter().any(|(queued, _)| queued.has(flag::DENYOOM)))
+/// Whether any of these flags is set of a command, or of one of the transaction that it carries out.
+pub(super) fn is_or_has(flags: u32, command: &Command, client: &Client) -> bool {
+    let mut queued = client.multi.iter().flat_map(|multi| &multi.queued);
+    command.has(flags)
+        || (command.spec.name == "exec" && queued.any(|(queued, _)| queued.has(flags)))
 }
 
 /// When a command began, in microseconds since 1970.

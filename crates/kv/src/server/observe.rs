@@ -24,6 +24,9 @@ impl Core {
         args: Args<'_>,
         micros: u64,
     ) {
+        // A command that has changed the settings is noted by the new ones.
+        let fresh = self.fresh_config();
+        let config = fresh.as_deref().unwrap_or(config);
         let stats = self.server.stats.core(self.index);
         stats.called(command.id, micros, config.latency_tracking);
         let is_slow =

@@ -7,6 +7,7 @@ use std::time::Duration;
 use omniring::sync::Notify;
 
 use super::Client;
+use super::dispatch::is_or_has;
 use crate::clock;
 use crate::command::{Command, flag};
 
@@ -62,11 +63,7 @@ impl Pause {
             None => false,
             Some(PauseMode::All) => true,
             Some(PauseMode::Write) => {
-                const CHANGES: u32 = flag::WRITE | flag::MAY_REPLICATE;
-                let mut queued = client.multi.iter().flat_map(|multi| &multi.queued);
-                command.has(CHANGES)
-                    || (command.spec.name == "exec"
-                        && queued.any(|(queued, _)| queued.has(CHANGES)))
+                is_or_has(flag::WRITE | flag::MAY_REPLICATE, command, client)
             }
         }
     }

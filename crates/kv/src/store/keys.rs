@@ -592,12 +592,17 @@ impl Keys {
     /// Say so with [`Keys::changed_all`].
     pub fn swap_dbs(&mut self, a: usize, b: usize) {
         let mut ready = Vec::new();
+        let now = self.now_ms;
+        // A key whose time has come is no change for those who watch it.
+        let is_in = |table: &Db, key: &[u8]| {
+            table.find(key).is_some_and(|at| table.expires_ms(at).is_none_or(|ms| ms > now))
+        };
         for shard in self.shards() {
             shard.dbs.swap(a, b);
             let (in_a, in_b) =
                 (std::mem::take(&mut shard.dbs[a]), std::mem::take(&mut shard.dbs[b]));
             for db in [a, b] {
-                shard.touch_where(db, |key| in_a.find(key).is_some() || in_b.find(key).is_some());
+                shard.touch_where(db, |key| is_in(&in_a, key) || is_in(&in_b, key));
             }
             (shard.dbs[a], shard.dbs[b]) = (in_a, in_b);
             for db in [a, b] {
