@@ -73,7 +73,7 @@ for unit in "${units[@]}"; do
     done
     output=$scratch/output
     skipped "$unit" >"$scratch/skip"
-    (cd "$scratch" && timeout 400 ./runtest --host 127.0.0.1 --port "$port" --baseport "$((port - 1000))" \
+    (cd "$scratch" && timeout 400 ./runtest --host 127.0.0.1 --port "$port" --baseport "$((20000 + port % 20000))" \
         --durable --no-latency --timeout 120 --skipfile "$scratch/skip" --tags -slow --single "$unit") 2>&1 |
         sed 's/\x1b\[[0-9;]*m//g' >"$output" || true
     kill "$pid" 2>/dev/null || true

@@ -520,7 +520,10 @@ pub fn find_full(name: &[u8]) -> Option<&'static Command> {
         return find(name);
     };
     let sub = &name[at + 1..];
-    find(&name[..at])?.subcommands.iter().find(|of| of.spec.name.as_bytes().eq_ignore_ascii_case(sub))
+    find(&name[..at])?
+        .subcommands
+        .iter()
+        .find(|of| of.spec.name.as_bytes().eq_ignore_ascii_case(sub))
 }
 
 fn arity(command: &'static Command, args: Args<'_>) -> Result<&'static Command, Error> {

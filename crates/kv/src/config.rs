@@ -322,7 +322,10 @@ fn save_points(text: &str) -> Result<Vec<(u64, u64)>, String> {
 /// Checks bytes, or a percentage of `maxmemory`.
 fn check_share(text: &str) -> Result<(), String> {
     let Some(percent) = text.strip_suffix('%') else {
-        return bytes(text).filter(|&bytes| bytes >= 0).map(|_| ()).ok_or("argument must be a memory or percent value".into());
+        return bytes(text)
+            .filter(|&bytes| bytes >= 0)
+            .map(|_| ())
+            .ok_or("argument must be a memory or percent value".into());
     };
     match percent.parse::<i64>() {
         Ok(0..=100) => Ok(()),

@@ -33,10 +33,7 @@ pub const COMMANDS: &[Spec] = &[Spec::container(
             Spec::data("set-active-expire", 3, set_active_expire),
             "Remove keys whose time has come only when they are looked at, or by themselves again",
         ),
-        row(
-            Spec::data("reload", -2, reload).all_keys(None),
-            "Write a snapshot and load it again",
-        ),
+        row(Spec::data("reload", -2, reload).all_keys(None), "Write a snapshot and load it again"),
         row(Spec::data("loadaof", 2, loadaof).all_keys(None), "Load the log again"),
         row(Spec::data("protocol", 3, protocol), "Reply something of a type of the protocol"),
         row(Spec::data("object", -3, object).key(2), "Show how a value is stored"),
@@ -46,7 +43,10 @@ pub const COMMANDS: &[Spec] = &[Spec::container(
             "Show checksums of the values of keys",
         ),
         row(Spec::data("populate", -3, populate).all_keys(None), "Set keys, numbered from 0 on"),
-        row(Spec::data("htstats", -3, htstats).all_keys(None), "Show the size of a database's tables"),
+        row(
+            Spec::data("htstats", -3, htstats).all_keys(None),
+            "Show the size of a database's tables",
+        ),
         row(
             Spec::data("htstats-key", -3, htstats_key).key(2),
             "Show the size of the table of a key's value",
@@ -246,8 +246,9 @@ fn htstats(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     let db = super::support::database(&args[2], Error::NOT_AN_INTEGER);
     let db = db.map_err(|_| Error::new("ERR Out of range database"))?;
     debug_assert!(db < DBS);
-    let mut sum =
-        |count: fn(&Db) -> usize| call.keys.shards().map(|shard: &mut Shard| count(&shard.dbs[db])).sum::<usize>();
+    let mut sum = |count: fn(&Db) -> usize| {
+        call.keys.shards().map(|shard: &mut Shard| count(&shard.dbs[db])).sum::<usize>()
+    };
     let (size, keys, expires) = (sum(Db::capacity), sum(Db::len), sum(Db::expiring));
     let table = |size: usize, count: usize, name: &str| match count {
         0 => format!("Hash table 0 stats ({name}):\nNo stats available for empty dictionaries\n"),
@@ -353,15 +354,19 @@ mod tests {
     #[test]
     fn a_digest_depends_on_the_data_and_not_on_its_order() {
         let (mut one, mut other) = (Local::new(2), Local::new(2));
-        for words in ["SET a 1", "RPUSH l a b", "SADD s a b c", "HSET h a 1 b 2", "ZADD z 1 a 2 b"] {
+        for words in ["SET a 1", "RPUSH l a b", "SADD s a b c", "HSET h a 1 b 2", "ZADD z 1 a 2 b"]
+        {
             one.run(words);
         }
-        for words in ["ZADD z 2 b 1 a", "HSET h b 2 a 1", "SADD s c b a", "RPUSH l a b", "SET a 1"] {
+        for words in ["ZADD z 2 b 1 a", "HSET h b 2 a 1", "SADD s c b a", "RPUSH l a b", "SET a 1"]
+        {
             other.run(words);
         }
         assert_eq!(one.run("DEBUG DIGEST"), other.run("DEBUG DIGEST"));
         assert_eq!(one.run("DEBUG DIGEST").len(), 40);
-        for words in ["SET a 2", "LSET l 0 x", "SREM s a", "HSET h a 3", "ZADD z 3 a", "EXPIRE a 10"] {
+        for words in
+            ["SET a 2", "LSET l 0 x", "SREM s a", "HSET h a 3", "ZADD z 3 a", "EXPIRE a 10"]
+        {
             let before = other.run("DEBUG DIGEST");
             other.run(words);
             assert_ne!(other.run("DEBUG DIGEST"), before, "{words}");

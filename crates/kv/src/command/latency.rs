@@ -84,8 +84,7 @@ fn history(call: &mut Call<'_>, args: Args<'_>) -> Answer {
 
 fn reset(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     let is_wanted = |kind: &str| {
-        args.len() == 2
-            || args.iter_from(2).any(|word| word.eq_ignore_ascii_case(kind.as_bytes()))
+        args.len() == 2 || args.iter_from(2).any(|word| word.eq_ignore_ascii_case(kind.as_bytes()))
     };
     call.reply.count(call.server.latency.reset(is_wanted));
     DONE
@@ -124,12 +123,15 @@ fn draw(kind: &str, series: &Series, now_s: u64) -> String {
         text += line.trim_end();
         text.push('\n');
     }
-    let ages: Vec<String> = shown.iter().map(|&(at_s, _)| age(now_s.saturating_sub(at_s))).collect();
+    let ages: Vec<String> =
+        shown.iter().map(|&(at_s, _)| age(now_s.saturating_sub(at_s))).collect();
     let longest = ages.iter().map(String::len).max().unwrap_or(0);
     text.push('\n');
     for row in 0..longest {
-        let line: String =
-            ages.iter().map(|age| age.as_bytes().get(row).map_or(' ', |&byte| byte.into())).collect();
+        let line: String = ages
+            .iter()
+            .map(|age| age.as_bytes().get(row).map_or(' ', |&byte| byte.into()))
+            .collect();
         text += line.trim_end();
         text.push('\n');
     }
@@ -173,7 +175,9 @@ fn doctor(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
                  of the same core.\n"
             }
             "expire-cycle" => "  Many keys expire in the same moment; spread their times.\n",
-            "eviction-cycle" => "  Memory is short: maxmemory is reached, and keys are removed for each write.\n",
+            "eviction-cycle" => {
+                "  Memory is short: maxmemory is reached, and keys are removed for each write.\n"
+            }
             _ => "",
         };
     }

@@ -41,9 +41,9 @@ pub const COMMANDS: &[Spec] = &[Spec::container(
 fn get(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     let count = match (args.len(), args.get(2)) {
         (2, _) => 10,
-        (3, Some(word)) => parse_i64(word).filter(|&count| count >= -1).ok_or(Error::new(
-            "ERR count should be greater than or equal to -1",
-        ))?,
+        (3, Some(word)) => parse_i64(word)
+            .filter(|&count| count >= -1)
+            .ok_or(Error::new("ERR count should be greater than or equal to -1"))?,
         _ => return Err(Error::SYNTAX),
     };
     let entries = call.server.slowlog.get(usize::try_from(count).unwrap_or(usize::MAX));

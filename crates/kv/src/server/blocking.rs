@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use super::{Client, ClientInfo};
 use super::client::state;
 use super::connection::Conn;
 use super::core::Core;
+use super::{Client, ClientInfo};
 use crate::command::{self, Null};
 use crate::protocol::{Args, Reply};
 use crate::store::{Keys, Waiter, shard_of};

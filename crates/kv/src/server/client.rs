@@ -24,6 +24,8 @@ pub struct Client {
     pub multi: Option<Multi>,
     /// Keys it watches, with their databases.
     pub watched: Vec<(usize, Vec<u8>)>,
+    /// Those of them that were not there when the watch began: one whose time has come is not there either.
+    pub watched_absent: BTreeSet<(usize, Vec<u8>)>,
     /// Set when one of them changes.
     pub watch_flag: Arc<AtomicBool>,
     /// Channels it is subscribed to.

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use omniring::sync::oneshot;
 
 use super::connection::Conn;
-use super::pubsub::Delivery;
 use super::evict::Pool;
+use super::pubsub::Delivery;
 use super::{Server, output};
 use crate::config::Config;
 use crate::protocol::Reply;

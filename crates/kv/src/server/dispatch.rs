@@ -274,7 +274,10 @@ impl Core {
         if config.lacks_replicas() && is_or_has(flag::WRITE, command, client) {
             return Err(Error::new("NOREPLICAS Not enough good replicas to write."));
         }
-        if config.maxmemory > 0 && !self.make_room(config) && is_or_has(flag::DENYOOM, command, client) {
+        if config.maxmemory > 0
+            && !self.make_room(config)
+            && is_or_has(flag::DENYOOM, command, client)
+        {
             return Err(Error::new("OOM command not allowed when used memory > 'maxmemory'."));
         }
         Ok(command)
@@ -484,7 +487,8 @@ impl Core {
 
     /// Whether a watched key has changed, or its time has come.
     fn is_watch_broken(&self, keys: &mut Keys, client: &Client) -> bool {
-        for (db, key) in &client.watched {
+        let was_there = |name: &&(usize, Vec<u8>)| !client.watched_absent.contains(*name);
+        for (db, key) in client.watched.iter().filter(was_there) {
             keys.in_db(*db, |keys| keys.expire_if_due(key));
         }
         client.watch_flag.load(Ordering::Acquire)
@@ -509,6 +513,7 @@ impl Core {
                 self.server.send_to(index, move |core| core.unwatch_here(db, key, flag));
             }
         }
+        client.watched_absent.clear();
         client.watch_flag = Arc::default();
         client.info.watched.store(0, Ordering::Relaxed);
     }

@@ -169,8 +169,7 @@ impl Core {
                         break;
                     };
                     let score = score(&shard.dbs[db], &key, by, now_ms);
-                    let is_known =
-                        |other: &Candidate| other.db == db && other.key == key;
+                    let is_known = |other: &Candidate| other.db == db && other.key == key;
                     if candidates.iter().any(is_known) {
                         continue;
                     }

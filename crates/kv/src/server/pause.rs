@@ -62,9 +62,7 @@ impl Pause {
         match self.mode() {
             None => false,
             Some(PauseMode::All) => true,
-            Some(PauseMode::Write) => {
-                is_or_has(flag::WRITE | flag::MAY_REPLICATE, command, client)
-            }
+            Some(PauseMode::Write) => is_or_has(flag::WRITE | flag::MAY_REPLICATE, command, client),
         }
     }
 

@@ -177,7 +177,6 @@ impl Core {
     pub(super) async fn leave(self: &Rc<Core>, client: &mut super::Client) {
         crate::command::pubsub::leave(&self.server, client);
         self.server.monitors.remove(client.info.id);
-        self.server.feed.remove(client.info.id);
         if !client.watched.is_empty() {
             let mut keys = self.keys.borrow_mut();
             self.unwatch(&mut keys, client);
