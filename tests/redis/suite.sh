@@ -48,6 +48,12 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
+# Tests that need what is not here, of the table in docs/kv-redis-suite.md. Those that are known to fail are run
+# nevertheless with ALL=1; what they leave behind may make others fail.
+skipped() {
+    [[ -n ${ALL:-} ]] || awk -F' *\\| *' -v unit="$1" '$2 == unit { gsub(/`/, "", $3); print $3 }' docs/kv-redis-suite.md
+}
+
 passed=0 failed=0 ignored=0
 printf '%-28s %7s %7s %7s\n' unit passed failed skipped
 for unit in "${units[@]}"; do
@@ -66,13 +72,14 @@ for unit in "${units[@]}"; do
         sleep 0.1
     done
     output=$scratch/output
-    (cd "$scratch" && timeout 400 ./runtest --host 127.0.0.1 --port "$port" --baseport "$((port - 1000))" \
-        --durable --no-latency --timeout 120 --tags -slow --single "$unit") 2>&1 |
+    skipped "$unit" >"$scratch/skip"
+    (cd "$scratch" && timeout 400 ./runtest --host 127.0.0.1 --port "$port" --baseport "$((20000 + port % 20000))" \
+        --durable --no-latency --timeout 120 --skipfile "$scratch/skip" --tags -slow --single "$unit") 2>&1 |
         sed 's/\x1b\[[0-9;]*m//g' >"$output" || true
     kill "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
     count() { grep -c "^\[$1\]" "$output" || true; }
-    ok=$(count ok) err=$(count err) skip=$(count ignore)
+    ok=$(count ok) err=$(count err) skip=$(($(count ignore) + $(count skip)))
     grep -qE '^\[(exception|timeout)' "$output" && err=$((err + 1))
     printf '%-28s %7d %7d %7d\n' "$unit" "$ok" "$err" "$skip"
     if ((err)) || [[ -n ${VERBOSE:-} ]]; then

@@ -23,16 +23,27 @@ pub mod expiry;
 pub mod generic;
 pub mod hashes;
 pub mod hyperloglog;
+pub mod info;
+pub mod introspect;
+pub mod latency;
 pub mod lists;
+pub mod memory;
+pub mod monitor;
 pub mod pubsub;
+pub mod refused;
+mod secret;
 pub mod server;
 pub mod sets;
 pub mod settings;
+pub mod slowlog;
 pub mod sorting;
 pub mod strings;
 pub mod support;
 pub mod transactions;
 pub mod zsets;
+
+pub use refused::refusal;
+pub use secret::is_secret;
 
 /// What a command works with.
 pub struct Call<'a> {
@@ -102,7 +113,10 @@ pub enum Later {
         force: bool,
     },
     /// Answer how many replicas have it: none has.
-    WaitForReplicas,
+    WaitForReplicas {
+        /// Milliseconds to wait at most; `None` for ever.
+        timeout_ms: Option<u64>,
+    },
     /// Close the connection once everything is sent.
     Quit,
 }
@@ -179,6 +193,8 @@ pub mod flag {
     pub const MAY_REPLICATE: u32 = 1 << 18;
     /// Is carried out while a transaction is queued, not queued.
     pub const NO_QUEUE: u32 = 1 << 19;
+    /// Is known by name only, so as to say that there is no such thing here.
+    pub const REFUSED: u32 = 1 << 20;
 }
 
 /// A row of the table of commands.
@@ -344,6 +360,14 @@ impl Command {
         if arity < 0 { words >= -arity } else { words == arity }
     }
 
+    /// Whether it is a subcommand that a request calls.
+    fn asks_subcommand(&self, args: Args<'_>) -> bool {
+        match self.spec.run {
+            Run::Container => true,
+            _ => !self.subcommands.is_empty() && args.len() > 1,
+        }
+    }
+
     /// Calls `f` with the index of each word that is a key. Where the words do not fit, those that are there.
     pub fn for_each_key(&self, args: Args<'_>, mut f: impl FnMut(usize)) {
         match self.spec.keys {
@@ -391,10 +415,17 @@ const FAMILIES: &[&[Spec]] = &[
     generic::COMMANDS,
     hashes::COMMANDS,
     hyperloglog::COMMANDS,
+    info::COMMANDS,
+    introspect::COMMANDS,
+    latency::COMMANDS,
     lists::COMMANDS,
+    memory::COMMANDS,
+    monitor::COMMANDS,
     pubsub::COMMANDS,
+    refused::COMMANDS,
     sets::COMMANDS,
     settings::COMMANDS,
+    slowlog::COMMANDS,
     sorting::COMMANDS,
     strings::COMMANDS,
     transactions::COMMANDS,
@@ -477,7 +508,7 @@ pub fn resolve(args: Args<'_>) -> Result<&'static Command, Error> {
     let Some(command) = find(&args[0]) else {
         return Err(unknown(args));
     };
-    if let Run::Container = command.spec.run {
+    if command.asks_subcommand(args) {
         let Some(name) = args.get(1) else {
             return Err(Error::arity(command.spec.name));
         };
@@ -491,6 +522,27 @@ pub fn resolve(args: Args<'_>) -> Result<&'static Command, Error> {
         return arity(sub, args);
     }
     arity(command, args)
+}
+
+/// The command that a request calls, whether it has the right number of words or not.
+pub fn lookup(args: Args<'_>) -> Option<&'static Command> {
+    let command = find(args.get(0)?)?;
+    if command.asks_subcommand(args) {
+        return command.subcommands.iter().find(|sub| args.is(1, sub.spec.name));
+    }
+    Some(command)
+}
+
+/// The command of that full name, `config|get`, in whatever case.
+pub fn find_full(name: &[u8]) -> Option<&'static Command> {
+    let Some(at) = name.iter().position(|&byte| byte == b'|') else {
+        return find(name);
+    };
+    let sub = &name[at + 1..];
+    find(&name[..at])?
+        .subcommands
+        .iter()
+        .find(|of| of.spec.name.as_bytes().eq_ignore_ascii_case(sub))
 }
 
 fn arity(command: &'static Command, args: Args<'_>) -> Result<&'static Command, Error> {

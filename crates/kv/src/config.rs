@@ -105,6 +105,8 @@ pub struct Config {
     /// Snapshots by themselves: seconds, and changes in that time.
     pub save: Vec<(u64, u64)>,
     pub maxmemory: u64,
+    pub min_replicas_to_write: u64,
+    pub min_replicas_max_lag: u64,
     pub policy: Policy,
     pub maxmemory_samples: usize,
     pub lfu_log_factor: u32,
@@ -143,6 +145,8 @@ impl Default for Config {
             rewrite_min_size: 0,
             save: Vec::new(),
             maxmemory: 0,
+            min_replicas_to_write: 0,
+            min_replicas_max_lag: 0,
             policy: Policy::default(),
             maxmemory_samples: 0,
             lfu_log_factor: 0,
@@ -205,6 +209,11 @@ impl Config {
         };
         (setting.apply)(self, read)?;
         let shown = match setting.name {
+            "latency-tracking-info-percentiles" => {
+                let texts: Vec<String> =
+                    self.latency_percentiles.iter().map(f64::to_string).collect();
+                texts.join(" ")
+            }
             "notify-keyspace-events" => crate::store::EventClass::write(self.events),
             "client-output-buffer-limit" => OutputLimit::write_all(&self.output_limits),
             _ => canonical,
@@ -233,6 +242,11 @@ impl Config {
     /// Whether clients have to say a password first.
     pub fn needs_password(&self) -> bool {
         !self.password.is_empty()
+    }
+
+    /// Whether writes are refused because there are no replicas that take them.
+    pub fn lacks_replicas(&self) -> bool {
+        self.min_replicas_to_write > 0 && self.min_replicas_max_lag > 0
     }
 
     /// Whether this is the password. Takes as long for a wrong one as for the right one.
@@ -303,6 +317,21 @@ fn save_points(text: &str) -> Result<Vec<(u64, u64)>, String> {
     let numbers = numbers.filter(|numbers| numbers.len() % 2 == 0);
     let numbers = numbers.ok_or("Invalid save parameters".to_owned())?;
     Ok(numbers.chunks(2).map(|pair| (pair[0], pair[1])).collect())
+}
+
+/// Checks bytes, or a percentage of `maxmemory`.
+fn check_share(text: &str) -> Result<(), String> {
+    let Some(percent) = text.strip_suffix('%') else {
+        return bytes(text)
+            .filter(|&bytes| bytes >= 0)
+            .map(|_| ())
+            .ok_or("argument must be a memory or percent value".into());
+    };
+    match percent.parse::<i64>() {
+        Ok(0..=100) => Ok(()),
+        Ok(101..) => Err("percentage argument must be less or equal to 100".to_owned()),
+        _ => Err("argument must be a memory or percent value".to_owned()),
+    }
 }
 
 fn percentiles(text: &str) -> Result<Vec<f64>, String> {

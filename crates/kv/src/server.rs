@@ -10,12 +10,15 @@ mod connection;
 mod core;
 mod cron;
 mod dispatch;
+mod evict;
 mod exec;
 mod feed;
 mod journal;
+mod latency;
 mod later;
 mod limits;
 pub mod local;
+mod monitor;
 mod observe;
 mod output;
 mod pause;
@@ -23,19 +26,24 @@ pub mod persist;
 mod pubsub;
 mod run;
 mod signal;
+mod slowlog;
 mod stats;
 
 pub use self::core::Core;
 pub use blocking::Unblock;
 pub use client::{Client, ClientInfo, Clients, Multi, Replies, state};
+pub use evict::Memory;
 pub use exec::{Record, call, follow};
 pub use feed::Feed;
 pub use journal::{Journal, Logged};
+pub use latency::{Latency, Series};
 pub use limits::OutputLimit;
+pub use monitor::Monitors;
 pub use pause::{Pause, PauseMode};
 pub use pubsub::{Delivery, Pubsub, Subscriber, Topic};
 pub use run::{StartError, run};
-pub use stats::Stats;
+pub use slowlog::{Slow, Slowlog};
+pub use stats::{CommandStats, CoreStats, Counter, Stats, Times};
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -45,7 +53,6 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use omniring::sync::Notify;
 
 use crate::clock;
-use crate::command::Command;
 use crate::config::Config;
 use crate::error::Error;
 use crate::store::Lsn;
@@ -70,6 +77,22 @@ pub struct Server {
     pub pause: Pause,
     /// Counters.
     pub stats: Stats,
+    /// Commands that took long.
+    pub slowlog: Slowlog,
+    /// What took long, by kind.
+    pub latency: Latency,
+    /// Those who see all commands.
+    pub monitors: Monitors,
+    /// Memory in use.
+    pub memory: Memory,
+    /// Commands carried out in the last second.
+    pub ops_per_second: AtomicU64,
+    /// When a snapshot was written last, in seconds since 1970; at the start, when that was.
+    pub last_save_s: AtomicU64,
+    /// A number in hexadecimal that no other run of a server has.
+    pub run_id: String,
+    /// The same for the history of the data, which replicas would follow.
+    pub replication_id: Mutex<String>,
     /// Clients that wait for a key.
     pub blocked: AtomicUsize,
     /// Errors by their code.
@@ -79,6 +102,8 @@ pub struct Server {
     config_file: OnceLock<std::path::PathBuf>,
     /// Whether keys whose time has come are removed by themselves.
     pub is_expiry_active: AtomicBool,
+    /// Whether nothing is done from time to time: `DEBUG PAUSE-CRON`.
+    pub is_cron_paused: AtomicBool,
     stopping: Notify,
 }
 
@@ -96,12 +121,21 @@ impl Server {
             pubsub: Pubsub::default(),
             feed: Feed::default(),
             pause: Pause::default(),
-            stats: Stats::default(),
+            stats: Stats::new(shards),
+            slowlog: Slowlog::default(),
+            latency: Latency::default(),
+            monitors: Monitors::default(),
+            memory: Memory::new(shards),
+            ops_per_second: AtomicU64::new(0),
+            last_save_s: AtomicU64::new(clock::now_ms() / 1000),
+            run_id: random_id(),
+            replication_id: Mutex::new(random_id()),
             blocked: AtomicUsize::new(0),
             errors: Mutex::default(),
             started_ms: clock::now_ms(),
             config_file: OnceLock::new(),
             is_expiry_active: AtomicBool::new(true),
+            is_cron_paused: AtomicBool::new(false),
             stopping: Notify::new(),
         }
     }
@@ -159,10 +193,23 @@ impl Server {
         debug_assert!(set.is_ok(), "the file is noted once");
     }
 
-    /// Begins to count anew.
+    /// Begins to count anew: at once on the calling core, a moment later on others.
     pub fn reset_stats(&self) {
-        self.stats.reset();
+        let here = Core::current().map(|core| core.index);
+        for index in 0..self.shards {
+            if here.is_none() || here == Some(index) {
+                self.stats.core(index).reset();
+            } else {
+                self.send_to(index, |core| core.reset_stats());
+            }
+        }
         self.errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
+        self.memory.reset_peak();
+    }
+
+    /// The memory of connections, in bytes: what they are and what waits in them.
+    pub fn clients_memory(&self) -> u64 {
+        self.clients.memory()
     }
 
     /// Closes a client's connection, on whichever core it is.
@@ -201,25 +248,25 @@ impl Server {
         self.stopping.notified().await;
     }
 
-    /// Counts an error reply.
-    pub fn count_error(&self, error: &Error) {
+    /// Counts an error reply of a core, by its code: codes past a limit are counted in the total only.
+    pub fn count_error(&self, core: usize, error: &Error) {
+        const CODES_MAX: usize = 128;
+        self.stats.core(core).errors.add(1);
         let mut errors = self.errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        *errors.entry(error.code().to_owned()).or_default() += 1;
-    }
-
-    /// Whether clients' commands of that kind are to wait: `CLIENT PAUSE`.
-    pub fn is_paused(&self, command: &Command) -> bool {
-        self.pause.is_on() && self.pause.holds(command)
+        if let Some(count) = errors.get_mut(error.code()) {
+            *count += 1;
+        } else if errors.len() < CODES_MAX {
+            errors.insert(error.code().to_owned(), 1);
+        }
     }
 
     /// Waits until the pause has ended or changed.
     pub async fn until_unpaused(&self) {
         self.pause.ends().await;
     }
+}
 
-    /// Whether there is no memory for more.
-    pub fn is_out_of_memory(&self, config: &Config) -> bool {
-        let _ = config;
-        false
-    }
+/// 160 bits by chance, in hexadecimal.
+pub fn random_id() -> String {
+    (0..40).map(|_| char::from(b"0123456789abcdef"[fastrand::usize(..16)])).collect()
 }

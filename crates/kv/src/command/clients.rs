@@ -81,6 +81,36 @@ pub const COMMANDS: &[Spec] = &[Spec::container(
             "O(1)",
             "Keep the client's connection where memory is short",
         ),
+        Spec::session("tracking", -3, tracking).flags(FLAGS).doc(
+            "connection",
+            "6.0.0",
+            "O(1)",
+            "Turn the tracking of keys off, as it is; it cannot be turned on",
+        ),
+        Spec::data("caching", 3, caching).flags(FLAGS).doc(
+            "connection",
+            "6.0.0",
+            "O(1)",
+            "Say that there is no tracking of keys",
+        ),
+        Spec::data("getredir", 2, getredir).flags(FLAGS).doc(
+            "connection",
+            "6.0.0",
+            "O(1)",
+            "Show that there is no tracking of keys",
+        ),
+        Spec::data("trackinginfo", 2, trackinginfo).flags(FLAGS).doc(
+            "connection",
+            "6.2.0",
+            "O(1)",
+            "Show that there is no tracking of keys",
+        ),
+        Spec::data("help", 2, help).flags(flag::LOADING | flag::STALE).doc(
+            "connection",
+            "5.0.0",
+            "O(1)",
+            "Show what CLIENT can be asked",
+        ),
     ],
 )
 .doc("connection", "2.4.0", "Depends on the subcommand", "Look at connections and manage them")];
@@ -106,13 +136,23 @@ fn setname(call: &mut Call<'_>, client: &mut Client, args: Args<'_>) -> Answer {
     DONE
 }
 
-fn info(call: &mut Call<'_>, client: &mut Client, _args: Args<'_>) -> Answer {
+fn info(call: &mut Call<'_>, client: &mut Client, args: Args<'_>) -> Answer {
+    note_input(client, args);
     let line = describe(&client.info) + "\n";
     call.reply.verbatim(b"txt", line.as_bytes());
     DONE
 }
 
-fn list(call: &mut Call<'_>, _client: &mut Client, args: Args<'_>) -> Answer {
+/// Notes that the request which is being carried out is in the client's input.
+fn note_input(client: &Client, args: Args<'_>) {
+    let digits = |number: usize| itoa::Buffer::new().format(number).len();
+    let words = args.iter_from(0).map(|word| digits(word.len()) + word.len() + 5);
+    let bytes = digits(args.len()) + 3 + words.sum::<usize>();
+    client.info.input.store(bytes, Ordering::Relaxed);
+}
+
+fn list(call: &mut Call<'_>, client: &mut Client, args: Args<'_>) -> Answer {
+    note_input(client, args);
     let all = call.server.clients.all();
     let chosen: Vec<_> = match args.len() {
         2 => all,
@@ -166,7 +206,7 @@ pub fn describe(client: &ClientInfo) -> String {
     let mut flags = String::new();
     let is_in_transaction = client.multi.load(Ordering::Relaxed) >= 0;
     let marks = [
-        (client.is(state::BLOCKED), 'b'),
+        (client.is(state::BLOCKED | state::PAUSED), 'b'),
         (client.is(state::MONITOR), 'O'),
         (class_of(client) == "pubsub", 'P'),
         (is_in_transaction, 'x'),
@@ -312,6 +352,66 @@ fn no_evict(call: &mut Call<'_>, client: &mut Client, args: Args<'_>) -> Answer 
     client.info.set_state(state::NO_EVICT, on);
     call.reply.ok();
     DONE
+}
+
+fn tracking(call: &mut Call<'_>, _client: &mut Client, args: Args<'_>) -> Answer {
+    if args.is(2, "on") {
+        return Err(Error::new("ERR CLIENT TRACKING is not supported: clients cannot follow keys"));
+    }
+    if !args.is(2, "off") {
+        return Err(Error::SYNTAX);
+    }
+    call.reply.ok();
+    DONE
+}
+
+fn caching(_call: &mut Call<'_>, _args: Args<'_>) -> Answer {
+    Err(Error::new(
+        "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled",
+    ))
+}
+
+fn getredir(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
+    call.reply.int(-1);
+    DONE
+}
+
+fn trackinginfo(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
+    call.reply.map(3);
+    call.reply.bulk(b"flags");
+    call.reply.set(1);
+    call.reply.bulk(b"off");
+    call.reply.bulk(b"redirect");
+    call.reply.int(-1);
+    call.reply.bulk(b"prefixes");
+    call.reply.array(0);
+    DONE
+}
+
+fn help(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
+    super::help(
+        call,
+        "CLIENT",
+        &[
+            ("GETNAME", "Show the name of the connection."),
+            ("ID", "Show the number of the connection."),
+            ("INFO", "Show what is known of the connection."),
+            ("KILL <ip:port>", "Close the connection from there."),
+            (
+                "KILL [ID <id>] [TYPE <type>] [ADDR <ip:port>] [LADDR <ip:port>] [USER <name>] [SKIPME yes|no]",
+                "Close the connections for which all of this is true.",
+            ),
+            ("LIST [TYPE <type> | ID <id> ...]", "Show what is known of connections."),
+            ("NO-EVICT on|off", "Keep the connection where memory is short."),
+            ("PAUSE <milliseconds> [WRITE|ALL]", "Have commands wait, those that write or all."),
+            ("REPLY on|off|skip", "Choose which replies are sent."),
+            ("SETNAME <name>", "Give the connection a name."),
+            ("TRACKING off", "Is taken; the tracking of keys is not supported."),
+            ("TRACKINGINFO", "Show that there is no tracking of keys."),
+            ("UNBLOCK <id> [TIMEOUT|ERROR]", "End a client's wait for a key."),
+            ("UNPAUSE", "Have commands wait no longer."),
+        ],
+    )
 }
 
 fn pause(call: &mut Call<'_>, args: Args<'_>) -> Answer {

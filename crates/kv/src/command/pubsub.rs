@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::{Answer, Call, DONE, Spec, flag};
 use crate::error::Error;
 use crate::protocol::{Args, Reply};
-use crate::server::{Client, Server, Subscriber, Topic};
+use crate::server::{Client, Logged, Server, Subscriber, Topic};
 
 const FLAGS: u32 = flag::PUBSUB | flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::SUBSCRIBED;
 
@@ -220,6 +220,8 @@ fn send(call: &mut Call<'_>, args: Args<'_>, is_sharded: bool) -> Answer {
     let deliveries = call.server.pubsub.publish(&args[1], &args[2], is_sharded);
     call.reply.count(deliveries.len());
     call.deliveries.extend(deliveries);
+    // Those who follow the log are told, though it is not logged.
+    call.server.follow_up(&[Logged { db: call.keys.db(), args }]);
     DONE
 }
 

@@ -1,23 +1,20 @@
-//! The server: INFO, TIME, SAVE and the like, SHUTDOWN; FUNCTION as far as a server without functions has it.
+//! The server: TIME, SAVE and the like, SHUTDOWN, ROLE, WAIT; FUNCTION as far as a server without functions has it.
 
 use std::sync::atomic::Ordering;
 
+use super::refused::refused_function;
+use super::support::integer;
 use super::{Answer, Call, DONE, Later, Outcome, Spec, flag};
 use crate::clock;
 use crate::error::Error;
-use crate::protocol::Args;
+use crate::protocol::{Args, parse_i64};
 use crate::server::{Client, Subscriber};
 
 const ANY_TIME: u32 = flag::LOADING | flag::STALE;
+const REPLICAOF: u32 = flag::ADMIN | flag::NOSCRIPT | flag::STALE;
 
 /// The rows of the table.
 pub const COMMANDS: &[Spec] = &[
-    Spec::data("info", -1, info).all_keys(None).flags(ANY_TIME).doc(
-        "server",
-        "1.0.0",
-        "O(1)",
-        "Show what the server knows of itself",
-    ),
     Spec::data("time", 1, time).fast().flags(ANY_TIME).doc(
         "server",
         "2.6.0",
@@ -56,43 +53,61 @@ pub const COMMANDS: &[Spec] = &[
         "O(1)",
         "Follow the stream of commands as they are logged",
     ),
+    Spec::data("lastsave", 1, lastsave).fast().flags(flag::ADMIN | ANY_TIME).doc(
+        "server",
+        "1.0.0",
+        "O(1)",
+        "Show when a snapshot was written last",
+    ),
+    Spec::data("role", 1, role).fast().flags(flag::ADMIN | flag::NOSCRIPT | ANY_TIME).doc(
+        "server",
+        "2.8.12",
+        "O(1)",
+        "Show the part that the server has in replication, which is that of a master",
+    ),
+    Spec::data("replicaof", 3, replicaof).flags(REPLICAOF).doc(
+        "server",
+        "5.0.0",
+        "O(1)",
+        "Say that the server is to be a master, as it is",
+    ),
+    Spec::data("slaveof", 3, replicaof).flags(REPLICAOF).doc(
+        "server",
+        "1.0.0",
+        "O(1)",
+        "The same by an older name",
+    ),
+    Spec::data("wait", 3, wait).flags(flag::BLOCKING | flag::NOSCRIPT).doc(
+        "generic",
+        "3.0.0",
+        "O(1)",
+        "Wait until replicas have what was written, of which there are none",
+    ),
     Spec::container(
         "function",
-        &[Spec::data("flush", -2, function_flush).flags(flag::NOSCRIPT | flag::WRITE).doc(
-            "scripting",
-            "7.0.0",
-            "O(1)",
-            "Remove all functions, of which there are none",
-        )],
-    ),
+        &[
+            Spec::data("flush", -2, function_flush).flags(flag::NOSCRIPT | flag::WRITE).doc(
+                "scripting",
+                "7.0.0",
+                "O(1)",
+                "Remove all functions, of which there are none",
+            ),
+            Spec::data("list", -2, function_list).flags(flag::NOSCRIPT).doc(
+                "scripting",
+                "7.0.0",
+                "O(1)",
+                "Show all functions, of which there are none",
+            ),
+            refused_function("delete"),
+            refused_function("dump"),
+            refused_function("kill"),
+            refused_function("load"),
+            refused_function("restore"),
+            refused_function("stats"),
+        ],
+    )
+    .doc("scripting", "7.0.0", "O(1)", "Manage functions, of which there are none"),
 ];
-
-fn info(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
-    let keys: u64 = call.keys.shards().map(|shard| shard.stats.hits).sum();
-    let mut text = format!(
-        "# Server\r\nredis_version:{}\r\nprocess_id:{}\r\nuptime_in_seconds:{}\r\n\r\n# Clients\r\n\
-         connected_clients:{}\r\nblocked_clients:{}\r\n\r\n# Persistence\r\nloading:0\r\naof_rewrite_in_progress:0\r\n\
-         rdb_bgsave_in_progress:0\r\n\r\n# Stats\r\nkeyspace_hits:{keys}\r\n\r\n# Replication\r\nrole:master\r\n\r\n\
-         # Keyspace\r\n",
-        crate::REDIS_VERSION,
-        std::process::id(),
-        (clock::now_ms() - call.server.started_ms) / 1000,
-        call.server.clients.count(),
-        call.server.blocked.load(Ordering::Relaxed),
-    );
-    for db in 0..crate::store::DBS {
-        let count = |part: fn(&crate::store::Db) -> usize, call: &mut Call<'_>| -> usize {
-            call.keys.shards().map(|shard| part(&shard.dbs[db])).sum()
-        };
-        let keys = count(|db| db.len(), call);
-        if keys > 0 {
-            let expires = count(|db| db.expiring(), call);
-            text += &format!("db{db}:keys={keys},expires={expires},avg_ttl=0\r\n");
-        }
-    }
-    call.reply.verbatim(b"txt", text.as_bytes());
-    DONE
-}
 
 fn time(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
     let now = clock::now_us();
@@ -132,6 +147,46 @@ fn shutdown(_call: &mut Call<'_>, args: Args<'_>) -> Answer {
         }
     }
     Ok(Outcome::Later(Later::Shutdown { save, force }))
+}
+
+fn lastsave(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
+    call.reply.int(call.server.last_save_s.load(Ordering::Relaxed) as i64);
+    DONE
+}
+
+fn role(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
+    call.reply.array(3);
+    call.reply.bulk(b"master");
+    call.reply.int(0);
+    call.reply.array(0);
+    DONE
+}
+
+fn replicaof(call: &mut Call<'_>, args: Args<'_>) -> Answer {
+    if !args.is(1, "no") || !args.is(2, "one") {
+        let name = String::from_utf8_lossy(&args[0]).to_uppercase();
+        return Err(Error::of(format!("ERR {name} is not supported: there is no replication")));
+    }
+    call.reply.ok();
+    DONE
+}
+
+fn wait(call: &mut Call<'_>, args: Args<'_>) -> Answer {
+    let replicas = integer(&args[1])?;
+    let timeout = parse_i64(&args[2]);
+    let timeout = timeout.ok_or(Error::new("ERR timeout is not an integer or out of range"))?;
+    let timeout = u64::try_from(timeout).map_err(|_| Error::new("ERR timeout is negative"))?;
+    if replicas <= 0 {
+        call.reply.int(0);
+        return DONE;
+    }
+    let timeout_ms = Some(timeout).filter(|&timeout| timeout > 0);
+    Ok(Outcome::Later(Later::WaitForReplicas { timeout_ms }))
+}
+
+fn function_list(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
+    call.reply.array(0);
+    DONE
 }
 
 fn function_flush(call: &mut Call<'_>, _args: Args<'_>) -> Answer {

@@ -24,7 +24,7 @@ pub const COMMANDS: &[Spec] = &[Spec::container(
             "O(N), N being the settings given",
             "Change settings, all of them or none",
         ),
-        Spec::data("resetstat", 2, resetstat).flags(FLAGS).doc(
+        Spec::data("resetstat", 2, resetstat).all_keys(None).flags(FLAGS).doc(
             "server",
             "2.0.0",
             "O(1)",
@@ -86,7 +86,7 @@ fn set(call: &mut Call<'_>, args: Args<'_>) -> Answer {
                 "ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"
             ))
         };
-        if setting.is_fixed {
+        if setting.is_fixed && changed.get(setting) != value {
             return Err(failed("can't set immutable config"));
         }
         if seen.contains(&setting.name) {
@@ -110,7 +110,7 @@ fn resetstat(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
 fn rewrite(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
     let file = call.server.config_file();
     let file = file.ok_or(Error::new("ERR The server is running without a config file"))?;
-    config::rewrite(file, call.config)
+    config::rewrite(file, call.config, false)
         .map_err(|error| Error::of(format!("ERR Rewriting config file: {error}")))?;
     call.reply.ok();
     DONE

@@ -86,6 +86,9 @@ fn watch(call: &mut Call<'_>, client: &mut Client, args: Args<'_>) -> Answer {
         let name = (client.db, key.to_vec());
         if !client.watched.contains(&name) {
             call.keys.watch(key, &client.watch_flag);
+            if !call.keys.contains(key) {
+                client.watched_absent.insert(name.clone());
+            }
             client.watched.push(name);
         }
     }
@@ -111,6 +114,7 @@ pub fn forget_watches(call: &mut Call<'_>, client: &mut Client) {
             call.server.send_to(index, move |core| core.unwatch_here(db, key, flag));
         }
     }
+    client.watched_absent.clear();
     client.watch_flag = Default::default();
     client.info.watched.store(0, Ordering::Relaxed);
 }

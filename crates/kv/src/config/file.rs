@@ -27,8 +27,8 @@ pub fn read(config: &mut Config, text: &str) -> Result<(), String> {
 }
 
 /// Writes the settings into a file: lines of it that set something get the value of now, what differs from
-/// its default and is not in it is added, and the rest stays. The file is replaced as a whole.
-pub fn rewrite(path: &Path, config: &Config) -> io::Result<()> {
+/// its default (or `all` there is) and is not in it is added, and the rest stays. The file is replaced as a whole.
+pub fn rewrite(path: &Path, config: &Config, all: bool) -> io::Result<()> {
     let old = std::fs::read_to_string(path)?;
     let mut text = String::new();
     let mut written = Vec::new();
@@ -49,7 +49,7 @@ pub fn rewrite(path: &Path, config: &Config) -> io::Result<()> {
     }
     for setting in SETTINGS {
         let value = config.get(setting);
-        if !written.contains(&setting.name) && value != setting.default {
+        if !written.contains(&setting.name) && (all || value != setting.default) {
             text += &line_of(setting.name, value);
         }
     }

@@ -209,6 +209,16 @@ pub const SETTINGS: &[Setting] = &[
         config.maxclients = read.int() as usize;
         Ok(())
     }),
+    setting("min-replicas-to-write", Kind::Int(0, i32::MAX as i64), "0", |config, read| {
+        config.min_replicas_to_write = read.int() as u64;
+        Ok(())
+    })
+    .alias("min-slaves-to-write"),
+    setting("min-replicas-max-lag", Kind::Int(0, i32::MAX as i64), "10", |config, read| {
+        config.min_replicas_max_lag = read.int() as u64;
+        Ok(())
+    })
+    .alias("min-slaves-max-lag"),
     setting("maxmemory", Kind::Bytes(0, ANY), "0", |config, read| {
         config.maxmemory = read.int() as u64;
         Ok(())
@@ -295,8 +305,9 @@ pub const SETTINGS: &[Setting] = &[
     // What is kept so that clients and files of Redis find it, and says nothing to this server: it tunes what
     // Redis does in another way, or what comes later.
     setting("activerehashing", Kind::Bool, "yes", only_kept),
-    fixed("aof-use-rdb-preamble", Kind::Bool, "yes", only_kept),
+    setting("aof-use-rdb-preamble", Kind::Bool, "yes", only_kept),
     setting("busy-reply-threshold", Kind::Int(0, ANY), "5000", only_kept).alias("lua-time-limit"),
+    fixed("daemonize", Kind::Word(&["no"]), "no", only_kept),
     setting("hz", Kind::Int(1, 500), "10", only_kept),
     setting("lazyfree-lazy-eviction", Kind::Bool, "no", only_kept),
     setting("lazyfree-lazy-expire", Kind::Bool, "no", only_kept),
@@ -310,11 +321,13 @@ pub const SETTINGS: &[Setting] = &[
         "notice",
         only_kept,
     ),
-    setting("maxmemory-clients", Kind::Form, "0", only_kept),
+    setting("maxmemory-clients", Kind::Form, "0", |_config, read| super::check_share(read.text())),
     setting("maxmemory-eviction-tenacity", Kind::Int(0, 100), "10", only_kept),
     setting("rdbchecksum", Kind::Bool, "yes", only_kept),
     setting("rdbcompression", Kind::Bool, "yes", only_kept),
+    setting("repl-backlog-size", Kind::Bytes(1, ANY), "1048576", only_kept),
     setting("repl-ping-replica-period", Kind::Int(1, i32::MAX as i64), "10", only_kept),
+    fixed("replicaof", Kind::Word(&[""]), "", only_kept).alias("slaveof"),
     setting("sanitize-dump-payload", Kind::Word(&["no", "yes", "clients"]), "no", only_kept),
     setting("stop-writes-on-bgsave-error", Kind::Bool, "yes", only_kept),
     setting("stream-node-max-bytes", Kind::Bytes(0, ANY), "4096", only_kept),

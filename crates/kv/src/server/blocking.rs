@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use super::Client;
 use super::client::state;
 use super::connection::Conn;
 use super::core::Core;
-use crate::command::Null;
+use super::{Client, ClientInfo};
+use crate::command::{self, Null};
 use crate::protocol::{Args, Reply};
 use crate::store::{Keys, Waiter, shard_of};
 
@@ -80,6 +80,7 @@ impl Core {
                 Some(is_there) => is_there,
                 None => {
                     if waiting.waiter.claim() {
+                        self.gave_up(&conn.info, &waiting.waiter, false);
                         write_null(&mut conn.reply.borrow_mut(), waiting.null);
                         conn.flush();
                     }
@@ -93,6 +94,17 @@ impl Core {
         self.server.blocked.fetch_sub(1, Ordering::Relaxed);
         self.forget_waiter(waiting).await;
         is_there
+    }
+
+    /// Notes that a client's wait for a key has ended without one.
+    pub(super) fn gave_up(&self, client: &ClientInfo, waiter: &Waiter, has_failed: bool) {
+        let args = waiter.args.args();
+        if let Some(command) = command::lookup(args) {
+            self.account(&self.config(), client, command, args, 0);
+            if has_failed {
+                self.server.stats.core(self.index).failed(command.id);
+            }
+        }
     }
 
     /// Takes a waiter that is answered out of the queues of its keys.

@@ -24,6 +24,8 @@ pub struct Client {
     pub multi: Option<Multi>,
     /// Keys it watches, with their databases.
     pub watched: Vec<(usize, Vec<u8>)>,
+    /// Those of them that were not there when the watch began: one whose time has come is not there either.
+    pub watched_absent: BTreeSet<(usize, Vec<u8>)>,
     /// Set when one of them changes.
     pub watch_flag: Arc<AtomicBool>,
     /// Channels it is subscribed to.
@@ -134,6 +136,7 @@ pub mod state {
     pub const DIRTY: u32 = 16;
     pub const NO_TOUCH: u32 = 32;
     pub const CLOSING: u32 = 64;
+    pub const PAUSED: u32 = 128;
 }
 
 impl ClientInfo {
@@ -183,6 +186,16 @@ impl Clients {
     /// All of them, in the order in which they came.
     pub fn all(&self) -> Vec<Arc<ClientInfo>> {
         self.lock().values().cloned().collect()
+    }
+
+    /// The memory of all of them, in bytes, about: what they are and what waits in them.
+    pub fn memory(&self) -> u64 {
+        /// Of a connection that does nothing: its tasks, buffers and entries in tables.
+        const IDLE: usize = 2048;
+        let waiting = |client: &Arc<ClientInfo>| {
+            client.input.load(Ordering::Relaxed) + client.output.load(Ordering::Relaxed)
+        };
+        self.lock().values().map(|client| IDLE + waiting(client)).sum::<usize>() as u64
     }
 
     /// How many there are.

@@ -57,6 +57,12 @@ impl Socket {
         }
     }
 
+    /// Says why the client is not served.
+    pub async fn refuse(&self, refusal: &'static str) {
+        // It may have gone already.
+        drop(self.send_all(refusal).await);
+    }
+
     async fn shutdown(&self) {
         // It may be closed by its peer already.
         let _ = match self {
@@ -194,9 +200,12 @@ impl Conn {
         match how {
             Unblock::Timeout => write_null(&mut reply, null),
             Unblock::Error => {
-                reply.error(&Error::new("UNBLOCKED client unblocked via CLIENT UNBLOCK"))
+                let error = Error::new("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+                self.core.server.count_error(self.core.index, &error);
+                reply.error(&error);
             }
         }
+        self.core.gave_up(&self.info, &waiter, how == Unblock::Error);
         self.push(0, &mut reply);
         self.unblock();
         true
@@ -267,6 +276,7 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
                 Ok(Some(args)) => args,
                 Ok(None) => break,
                 Err(error) => {
+                    core.server.stats.core(core.index).errors.add(1);
                     conn.reply.borrow_mut().error(&Error::of(format!("ERR {error}")));
                     return;
                 }
@@ -302,7 +312,12 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
             return;
         }
         match conn.socket.recv().await {
-            Ok(bytes) if !bytes.is_empty() => lease = Some(bytes),
+            Ok(bytes) if !bytes.is_empty() => {
+                let stats = core.server.stats.core(core.index);
+                stats.reads.add(1);
+                stats.input.add(bytes.len() as u64);
+                lease = Some(bytes);
+            }
             _ => return,
         }
     }
@@ -370,7 +385,14 @@ async fn carry_out(
             }
             Wait::Pause => {
                 conn.flush();
+                core.server.blocked.fetch_add(1, Ordering::Relaxed);
+                conn.info.set_state(state::PAUSED, true);
                 core.server.until_unpaused().await;
+                conn.info.set_state(state::PAUSED, false);
+                core.server.blocked.fetch_sub(1, Ordering::Relaxed);
+                if conn.is_closing() {
+                    return false;
+                }
                 next = core.step(conn, client, args.args());
             }
         }
@@ -398,6 +420,9 @@ async fn write(core: Rc<Core>, conn: Rc<Conn>) {
             conn.writer.wait().await;
             continue;
         };
+        let stats = core.server.stats.core(core.index);
+        stats.writes.add(1);
+        stats.output.add(replies.len() as u64);
         let sent = send(&conn.socket, &mut replies);
         let result = if conn.is_closing() {
             omniring::time::timeout(FAREWELL, sent).await.unwrap_or_else(|late| Err(late.into()))

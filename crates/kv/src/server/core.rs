@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use omniring::sync::oneshot;
 
 use super::connection::Conn;
+use super::evict::Pool;
 use super::pubsub::Delivery;
 use super::{Server, output};
 use crate::config::Config;
@@ -32,6 +33,8 @@ pub struct Core {
     connections: RefCell<HashMap<u64, Rc<Conn>>>,
     config: RefCell<Arc<Config>>,
     config_version: Cell<u64>,
+    /// Candidates for eviction.
+    pub(super) pool: Pool,
     /// Connections with replies that wait for the disk.
     gated: RefCell<Vec<Rc<Conn>>>,
 }
@@ -90,6 +93,7 @@ impl Core {
             connections: RefCell::default(),
             config: RefCell::new(server.config()),
             config_version: Cell::new(u64::MAX),
+            pool: Pool::default(),
             gated: RefCell::default(),
             server,
         });
@@ -124,6 +128,12 @@ impl Core {
             *self.config.borrow_mut() = config;
         }
         self.config.borrow().clone()
+    }
+
+    /// The settings, if they have changed since the core has looked at them.
+    pub(super) fn fresh_config(&self) -> Option<Arc<Config>> {
+        let version = self.server.config_version.load(Ordering::Acquire);
+        (self.config_version.get() != version).then(|| self.server.config())
     }
 
     // Shards.

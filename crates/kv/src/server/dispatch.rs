@@ -17,7 +17,7 @@ use crate::clock;
 use crate::command::{self, Call, Command, KeySpec, Later, Outcome, Run, flag};
 use crate::config::Config;
 use crate::error::Error;
-use crate::protocol::{Args, Reply};
+use crate::protocol::{Args, OwnedArgs, Reply};
 use crate::store::{EventClass, Keys, Waiter, shard_of};
 
 /// What a request waits for.
@@ -159,7 +159,9 @@ impl Core {
         let mut reply = conn.reply.borrow_mut();
         let begin = reply.begin();
         let mut deliveries = Vec::new();
-        keys.begin(client.db, clock::now_ms());
+        let begun = Instant::now();
+        keys.begin(client.db, begun.ms());
+        keys.keeps_expired = self.server.pause.mode().is_some();
         let is_stale = self.is_watch_broken(keys, client);
         self.unwatch(keys, client);
         if is_stale {
@@ -178,16 +180,24 @@ impl Core {
                 match outcome {
                     Outcome::Done | Outcome::Later(Later::Exec) => {}
                     Outcome::Block { null, .. } => blocking::write_null(&mut reply, null),
+                    Outcome::Later(Later::WaitForReplicas { .. }) => reply.int(0),
                     Outcome::Later(_) => {
                         reply.undo(one);
                         reply.error(&Error::new("ERR Command not allowed inside a transaction"));
                     }
                 }
                 record.add(keys, args);
-                self.account(client, command, args, before.elapsed_us(), false);
+                let micros = before.elapsed_us();
+                self.account(config, &client.info, command, args, micros);
+                self.monitor(client, command, args);
             }
             record.commit(keys, &self.server);
             self.events(keys, &mut deliveries);
+        }
+        if let Some(exec) = command::find(b"exec") {
+            let args = OwnedArgs::of(["exec"]);
+            self.account(config, &client.info, exec, args.args(), begun.elapsed_us());
+            self.monitor(client, exec, args.args());
         }
         let gate = std::mem::take(&mut keys.effects.gate);
         conn.gate_from(begin, gate, self.server.synced(), &mut reply);
@@ -210,6 +220,9 @@ impl Core {
     ) -> Result<Option<&'static Command>, Wait> {
         match self.check(config, client, args) {
             Ok(command) => {
+                if self.server.pause.is_on() && self.server.pause.holds(command, client) {
+                    return Err(Wait::Pause);
+                }
                 let is_queued = client.multi.is_some() && !command.has(flag::NO_QUEUE);
                 if let Some(multi) = client.multi.as_mut().filter(|_| is_queued) {
                     multi.queued.push((command, args.to_owned()));
@@ -218,16 +231,26 @@ impl Core {
                     conn.reply.borrow_mut().simple("QUEUED");
                     return Ok(None);
                 }
-                if self.server.is_paused(command) {
-                    return Err(Wait::Pause);
-                }
                 Ok(Some(command))
             }
-            Err(error) => {
-                if let Some(multi) = &mut client.multi {
+            Err(mut error) => {
+                let command = command::lookup(args);
+                if let Some(command) = command {
+                    self.server.stats.core(self.index).rejected(command.id);
+                }
+                if command.is_some_and(|command| command.spec.name == "exec") {
+                    if client.multi.take().is_some() {
+                        client.info.multi.store(-1, Ordering::Relaxed);
+                        self.forget_watches(client);
+                        error = Error::of(format!(
+                            "EXECABORT Transaction discarded because of: {}",
+                            error.text()
+                        ));
+                    }
+                } else if let Some(multi) = &mut client.multi {
                     multi.is_aborted = true;
                 }
-                self.server.count_error(&error);
+                self.server.count_error(self.index, &error);
                 if client.replies == Replies::On {
                     conn.reply.borrow_mut().error(&error);
                 } else if client.replies == Replies::Skip {
@@ -245,6 +268,9 @@ impl Core {
         args: Args<'_>,
     ) -> Result<&'static Command, Error> {
         let command = command::resolve(args)?;
+        if command.has(flag::REFUSED) {
+            return Err(command::refusal(command));
+        }
         if !client.is_authenticated && config.needs_password() && !command.has(flag::NO_AUTH) {
             return Err(Error::new("NOAUTH Authentication required."));
         }
@@ -270,7 +296,13 @@ impl Core {
         {
             return Err(refusal);
         }
-        if command.has(flag::DENYOOM) && self.server.is_out_of_memory(config) {
+        if config.lacks_replicas() && is_or_has(flag::WRITE, command, client) {
+            return Err(Error::new("NOREPLICAS Not enough good replicas to write."));
+        }
+        if config.maxmemory > 0
+            && !self.make_room(config)
+            && is_or_has(flag::DENYOOM, command, client)
+        {
             return Err(Error::new("OOM command not allowed when used memory > 'maxmemory'."));
         }
         Ok(command)
@@ -291,12 +323,18 @@ impl Core {
         let before = Instant::now();
         keys.begin(client.db, before.ms());
         keys.no_touch = client.no_touch;
-        self.monitor(client, command, args, before.0);
+        keys.keeps_expired = self.server.pause.is_on() && self.server.pause.mode().is_some();
+        self.begins(client, command);
         let outcome = self.call(keys, client, command, args, config, reply, deliveries);
         exec::follow(keys, &self.server, args);
         self.events(keys, deliveries);
-        let is_waiting = !matches!(outcome, Outcome::Done);
-        self.account(client, command, args, before.elapsed_us(), is_waiting);
+        // A client that waits for a key is done with its command when it is answered.
+        if !matches!(outcome, Outcome::Block { .. } | Outcome::Later(Later::Exec)) {
+            self.account(config, &client.info, command, args, before.elapsed_us());
+        }
+        if !matches!(outcome, Outcome::Later(Later::Exec)) {
+            self.monitor(client, command, args);
+        }
         outcome
     }
 
@@ -314,8 +352,8 @@ impl Core {
         let mut call = Call { keys, reply, config, server: &self.server, deliveries };
         let (outcome, error) = exec::call(command, &mut call, client, args);
         if let Some(error) = &error {
-            self.server.count_error(error);
-            self.server.stats.failed(command.id);
+            self.server.count_error(self.index, error);
+            self.server.stats.core(self.index).failed(command.id);
         }
         outcome
     }
@@ -388,6 +426,9 @@ impl Core {
         if matches!(outcome, Outcome::Done) {
             *answered = true;
             drop(answered);
+            if let Some(info) = self.server.clients.get(waiter.client) {
+                self.account(config, &info, command, args, before.elapsed_us());
+            }
             let gate = std::mem::take(&mut keys.effects.gate);
             self.answer(waiter.core, waiter.client, gate, reply);
         }
@@ -473,10 +514,19 @@ impl Core {
 
     /// Whether a watched key has changed, or its time has come.
     fn is_watch_broken(&self, keys: &mut Keys, client: &Client) -> bool {
-        for (db, key) in &client.watched {
+        let was_there = |name: &&(usize, Vec<u8>)| !client.watched_absent.contains(*name);
+        for (db, key) in client.watched.iter().filter(was_there) {
             keys.in_db(*db, |keys| keys.expire_if_due(key));
         }
         client.watch_flag.load(Ordering::Acquire)
+    }
+
+    /// Ends all watches of a client, whose shards may be anywhere.
+    fn forget_watches(&self, client: &mut Client) {
+        match self.keys.try_borrow_mut() {
+            Ok(mut keys) => self.unwatch(&mut keys, client),
+            Err(_) => debug_assert!(false, "no command runs while one is admitted"),
+        }
     }
 
     /// Ends all watches of a client whose keys' shards are at hand; of others when they are.
@@ -490,6 +540,7 @@ impl Core {
                 self.server.send_to(index, move |core| core.unwatch_here(db, key, flag));
             }
         }
+        client.watched_absent.clear();
         client.watch_flag = Arc::default();
         client.info.watched.store(0, Ordering::Relaxed);
     }
@@ -511,6 +562,13 @@ impl Core {
             held.keys.shard(self.index).unwatch(db, &key, &flag);
         }));
     }
+}
+
+/// Whether any of these flags is set of a command, or of one of the transaction that it carries out.
+pub(super) fn is_or_has(flags: u32, command: &Command, client: &Client) -> bool {
+    let mut queued = client.multi.iter().flat_map(|multi| &multi.queued);
+    command.has(flags)
+        || (command.spec.name == "exec" && queued.any(|(queued, _)| queued.has(flags)))
 }
 
 /// When a command began, in microseconds since 1970.

@@ -1,6 +1,7 @@
 //! What a command began that takes time.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::connection::Conn;
 use super::core::Core;
@@ -13,7 +14,20 @@ pub async fn carry_out(core: &Rc<Core>, conn: &Rc<Conn>, later: Later) {
         Later::Exec => return,
         Later::Quit => return conn.close(),
         Later::Shutdown { save, force } => return shut_down(core, conn, save, force).await,
-        Later::WaitForReplicas => return conn.reply.borrow_mut().int(0),
+        Later::WaitForReplicas { timeout_ms } => {
+            // Nobody answers for a replica that is not there: time or the client's end is waited for.
+            let is_there = match timeout_ms {
+                None => conn.until_unblocked().await,
+                Some(ms) => {
+                    let wait = conn.until_unblocked();
+                    omniring::time::timeout(Duration::from_millis(ms), wait).await.unwrap_or(true)
+                }
+            };
+            if is_there {
+                conn.reply.borrow_mut().int(0);
+            }
+            return;
+        }
         Later::BackgroundSave(started) => {
             let mut reply = conn.reply.borrow_mut();
             if core.server.begin_snapshot() {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use omniring::sync::Notify;
 
+use super::Client;
+use super::dispatch::is_or_has;
 use crate::clock;
 use crate::command::{Command, flag};
 
@@ -55,15 +57,12 @@ impl Pause {
         state.filter(|&(until, _)| until > clock::now_ms()).map(|(_, mode)| mode)
     }
 
-    /// Whether a command is to wait.
-    pub fn holds(&self, command: &Command) -> bool {
+    /// Whether a command is to wait: as in Redis also the one that would end the pause, when all are.
+    pub fn holds(&self, command: &Command, client: &Client) -> bool {
         match self.mode() {
             None => false,
-            // What ends it, and looks at it, is let through.
-            Some(PauseMode::All) => !command.full_name.starts_with("client|"),
-            Some(PauseMode::Write) => {
-                command.has(flag::WRITE | flag::MAY_REPLICATE) || command.spec.name == "exec"
-            }
+            Some(PauseMode::All) => true,
+            Some(PauseMode::Write) => is_or_has(flag::WRITE | flag::MAY_REPLICATE, command, client),
         }
     }
 

@@ -10,10 +10,9 @@ use std::os::unix::net::{SocketAddr as SocketAddrUnix, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use omniring::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
+use omniring::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use omniring::signal::{Signal, SignalKind};
 use omniring::{Engine, Runtime};
 
@@ -185,6 +184,10 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
             rest().await;
             continue;
         };
+        if let Some(refusal) = refusal(&server, Some(&stream)) {
+            refuse(&server, Socket::Tcp(stream), refusal);
+            continue;
+        }
         // Without it replies wait for the peer's acknowledgement; a peer that has gone shows in the next receive.
         let _ = stream.set_nodelay(true);
         let shown =
@@ -222,6 +225,10 @@ async fn listen_unix(server: Arc<Server>, path: &Path) -> io::Result<()> {
                 rest().await;
                 continue;
             };
+            if let Some(refusal) = refusal(&server, None) {
+                refuse(&server, Socket::Unix(stream), refusal);
+                continue;
+            }
             let info = ClientInfo {
                 fd: stream.as_raw_fd(),
                 addr: shown.clone(),
@@ -245,7 +252,7 @@ fn welcome(server: &Server, socket: Socket, info: ClientInfo) {
     let Some(core) = Core::current() else {
         return;
     };
-    server.stats.connections.fetch_add(1, Ordering::Relaxed);
+    server.stats.core(core.index).connections.add(1);
     let info = ClientInfo {
         id: server.clients.next_id(),
         core: core.index,
@@ -255,10 +262,39 @@ fn welcome(server: &Server, socket: Socket, info: ClientInfo) {
     drop(omniring::spawn(connection::serve(core, socket, info)));
 }
 
+/// Tells a client that it is not served, and closes the connection.
+fn refuse(server: &Server, socket: Socket, refusal: &'static str) {
+    let Some(core) = Core::current() else {
+        return;
+    };
+    let stats = server.stats.core(core.index);
+    stats.connections.add(1);
+    stats.refused.add(1);
+    drop(omniring::spawn(async move { socket.refuse(refusal).await }));
+}
+
+/// Why a client is not served, if it is not.
+fn refusal(server: &Server, stream: Option<&TcpStream>) -> Option<&'static str> {
+    let config = server.config();
+    if server.clients.count() >= config.maxclients {
+        return Some("-ERR max number of clients reached\r\n");
+    }
+    let is_loopback = |addr: SocketAddr| addr.ip().to_canonical().is_loopback();
+    let is_local = stream.is_none_or(|stream| stream.peer_addr().is_ok_and(is_loopback));
+    if config.protected_mode && !config.needs_password() && !is_local {
+        return Some(
+            "-DENIED This server is in protected mode and has no password, so it serves clients of this machine \
+             only. To serve others, set a password (requirepass), or protected-mode to no if the network is trusted.\r\n",
+        );
+    }
+    None
+}
+
 impl Core {
     /// Ends what a client has begun: its subscriptions, watches and transaction.
     pub(super) async fn leave(self: &Rc<Core>, client: &mut super::Client) {
         crate::command::pubsub::leave(&self.server, client);
+        self.server.monitors.remove(client.info.id);
         if !client.watched.is_empty() {
             let mut keys = self.keys.borrow_mut();
             self.unwatch(&mut keys, client);

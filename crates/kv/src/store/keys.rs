@@ -172,6 +172,8 @@ pub struct Keys {
     pub has_waited: bool,
     /// Whether the log is being replayed: nothing expires by itself then.
     pub replaying: bool,
+    /// Whether keys whose time has come stay in memory, unseen, until they are written to: while clients are paused.
+    pub keeps_expired: bool,
     /// What has followed so far.
     pub effects: Effects,
     /// The key that was looked for last and its hash: a command mostly goes on with the same one.
@@ -198,6 +200,7 @@ impl Keys {
             no_touch: false,
             has_waited: false,
             replaying: false,
+            keeps_expired: false,
             effects: Effects::default(),
             last: (Vec::new(), hash_of(&[])),
         }
@@ -624,12 +627,17 @@ impl Keys {
     /// Say so with [`Keys::changed_all`].
     pub fn swap_dbs(&mut self, a: usize, b: usize) {
         let mut ready = Vec::new();
+        let now = self.now_ms;
+        // A key whose time has come is no change for those who watch it.
+        let is_in = |table: &Db, key: &[u8]| {
+            table.find(key).is_some_and(|at| table.expires_ms(at).is_none_or(|ms| ms > now))
+        };
         for shard in self.shards() {
             shard.dbs.swap(a, b);
             let (in_a, in_b) =
                 (std::mem::take(&mut shard.dbs[a]), std::mem::take(&mut shard.dbs[b]));
             for db in [a, b] {
-                shard.touch_where(db, |key| in_a.find(key).is_some() || in_b.find(key).is_some());
+                shard.touch_where(db, |key| is_in(&in_a, key) || is_in(&in_b, key));
             }
             (shard.dbs[a], shard.dbs[b]) = (in_a, in_b);
             shard.swapped(a, b);
@@ -757,14 +765,19 @@ impl Keys {
         if replaying || db.expires_ms(slot).is_none_or(|at| at > now) {
             return Some(slot);
         }
-        self.expire(key);
+        if !self.keeps_expired {
+            self.expire(key);
+        }
         None
     }
 
     /// The slot of a key that is about to be changed, which is a use of it.
     fn slot_mut(&mut self, home: Home, key: &[u8]) -> Option<Slot> {
         self.gate(home);
-        let slot = self.alive(home, key)?;
+        let keeps_expired = std::mem::replace(&mut self.keeps_expired, false);
+        let slot = self.alive(home, key);
+        self.keeps_expired = keeps_expired;
+        let slot = slot?;
         let db = self.db;
         self.shard(home.shard).save_first(db, slot);
         self.note_use(home, slot);
