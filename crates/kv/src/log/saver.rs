@@ -18,7 +18,7 @@ use omniring::sync::Notify;
 
 use super::lock;
 use super::piece::{self, Owner, PIECE_LEN, Progress};
-use crate::store::{DBS, Db, Saver, Slice, Slot};
+use crate::store::{DBS, Db, Remains, Saver, Slice, Slot};
 
 /// Bytes of pieces that go to the disk together, about.
 const BLOCK_LEN: usize = 128 * 1024;
@@ -91,6 +91,8 @@ pub(super) struct ShardSaver {
     cursors: [Option<u64>; DBS],
     /// Tables whose keys were removed since, by that number. They are walked too.
     flushed: Vec<(usize, Db)>,
+    /// What is left of those that have been walked.
+    remains: Vec<Remains>,
     large: VecDeque<Large>,
     keys: u64,
     slots: Vec<Slot>,
@@ -117,6 +119,7 @@ impl ShardSaver {
             numbers: std::array::from_fn(|number| number),
             cursors: std::array::from_fn(|db| (!dbs[db].is_empty()).then_some(0)),
             flushed: Vec::new(),
+            remains: Vec::new(),
             large: VecDeque::new(),
             keys: 0,
             slots: Vec::new(),
@@ -250,13 +253,17 @@ impl Saver for ShardSaver {
             }
             if !self.large.is_empty() {
                 self.save_large(dbs);
+            } else if let Some(remains) = self.remains.last_mut() {
+                if !remains.drop_some(STEP) {
+                    self.remains.pop();
+                }
             } else if let Some((number, mut table)) = self.flushed.pop() {
                 match self.cursors[number] {
                     Some(cursor) => {
                         self.walk(number, &mut table, cursor);
                         self.flushed.push((number, table));
                     }
-                    None => drop(table),
+                    None => self.remains.push(table.take()),
                 }
             } else {
                 let next =
