@@ -20,7 +20,7 @@ fn a_list_holds_what_a_deque_would() {
         let mut random = fastrand::Rng::with_seed(seed as u64);
         let limits = Limits { list_max_listpack_size: size, ..Limits::default() };
         let (mut list, mut model) = (List::new(), VecDeque::<Vec<u8>>::new());
-        for step in 0..4000 {
+        for step in 0..2500 {
             let index = random.usize(..=model.len());
             let growing = step / 500 % 2 == 0;
             match random.u8(..10) {
