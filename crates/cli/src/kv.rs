@@ -1,14 +1,18 @@
 //! `omniring kv`: its options, which are the settings of the store.
 
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 use omniring_kv::config::{self, Config, SETTINGS};
+use omniring_kv::log;
 
 /// Run a durable store that speaks Redis' protocol.
 ///
 /// Settings have the names that redis.conf has for them: in a file, a line each, or as options, --appendfsync everysec.
-/// Options come after the file and win. It listens on the loopback device unless --bind says otherwise.
+/// Options come after the file and win. `omniring kv check PATH` looks at a log, its directory or one file of it, and
+/// `omniring kv repair PATH` leaves out what is damaged. It listens on the loopback device unless --bind says otherwise.
 #[derive(Args)]
 #[command(override_usage = "omniring kv [FILE] [--engine NAME] [--cores N] [--SETTING VALUE]...", after_help = after_help())]
 pub struct Kv {
@@ -30,13 +34,32 @@ struct Asked {
 }
 
 impl Kv {
-    /// Runs the server until it is told to end.
+    /// Runs the server until it is told to end; or looks at a log, or repairs it.
     pub fn run(self) -> Result<ExitCode, String> {
+        if let [command, rest @ ..] = &self.words[..]
+            && (command == "check" || command == "repair")
+        {
+            let [path] = rest else {
+                return Err(format!(
+                    "omniring kv {command} takes one path: of a log's directory or file"
+                ));
+            };
+            return look(path.as_ref(), command == "repair");
+        }
         let asked = read(&self.words)?;
         let Asked { config, file, engine, cores } = asked;
         omniring_kv::server::run(config, file, engine, cores).map_err(|error| error.to_string())?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Looks at a log, or repairs it, and prints what is there. The exit code is 1 where something is damaged.
+fn look(path: &Path, repairs: bool) -> Result<ExitCode, String> {
+    let runtime = omniring::Runtime::new().map_err(|error| error.to_string())?;
+    let report = runtime.block_on(log::look(path, repairs))?;
+    // Whoever reads it may have seen enough.
+    let _ = write!(std::io::stdout(), "{report}");
+    Ok(if report.damage.is_some() && !repairs { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Reads the file and the options.

@@ -83,8 +83,8 @@ pub enum Later {
     Exec,
     /// Write a snapshot and answer when it is done.
     Save,
-    /// Begin one and answer at once.
-    BackgroundSave,
+    /// Begin one and answer at once, with this status.
+    BackgroundSave(&'static str),
     /// Write a snapshot and load it again: `DEBUG RELOAD`.
     Reload {
         /// Whether a snapshot is written first.
@@ -101,11 +101,8 @@ pub enum Later {
         /// End even where something cannot be written.
         force: bool,
     },
-    /// Answer how many replicas have it (none has), after that time at most.
-    WaitForReplicas {
-        /// Milliseconds.
-        timeout_ms: Option<u64>,
-    },
+    /// Answer how many replicas have it: none has.
+    WaitForReplicas,
     /// Close the connection once everything is sent.
     Quit,
 }
@@ -152,6 +149,8 @@ pub enum KeySpec {
     All {
         /// Index of a key.
         key: Option<usize>,
+        /// The word before a further key, such as `store`, where it is given.
+        after: Option<&'static str>,
     },
 }
 
@@ -294,8 +293,14 @@ impl Spec {
 
     /// It needs all shards.
     pub const fn all_keys(mut self, key: Option<usize>) -> Spec {
-        self.keys = KeySpec::All { key };
+        self.keys = KeySpec::All { key, after: None };
         self
+    }
+
+    /// It needs all shards, and the word after the last `after` is also a key.
+    pub const fn all_keys_and_after(mut self, key: usize, after: &'static str) -> Spec {
+        self.keys = KeySpec::All { key: Some(key), after: Some(after) };
+        self.flags(flag::MOVABLEKEYS)
     }
 
     /// What the documentation says.
@@ -360,7 +365,16 @@ impl Command {
                 let last = first.saturating_add(keys as usize).min(args.len());
                 (first..last).for_each(f);
             }
-            KeySpec::All { key } => key.into_iter().filter(|&key| key < args.len()).for_each(f),
+            KeySpec::All { key, after } => {
+                let Some(key) = key.filter(|&key| key < args.len()) else {
+                    return;
+                };
+                f(key);
+                let after = after.and_then(|word| {
+                    (key + 1..args.len() - 1).rev().find(|&index| args.is(index, word))
+                });
+                after.into_iter().for_each(|index| f(index + 1));
+            }
         }
     }
 }

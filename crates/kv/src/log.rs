@@ -56,6 +56,7 @@ mod tests;
 mod writer;
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -69,7 +70,7 @@ pub use failure::{Damage, Failure};
 pub use files::Files;
 pub use into_keys::IntoKeys;
 pub use piece::{Owner, Piece};
-pub use recovery::{Recovered, Target, recover};
+pub use recovery::{Recovered, Target, read_again, recover};
 pub use snapshot::{Room, Saved, Snapshot, save_slice};
 
 use crate::error::Error;
@@ -77,6 +78,30 @@ use crate::server::{Journal, Logged};
 use crate::store::Lsn;
 use failure::at_file;
 use writer::Writer;
+
+/// Looks at a log's directory, or at one file of it, or repairs the directory: which is then as a server would need it,
+/// without what is damaged and what came after that.
+///
+/// # Errors
+/// Where it cannot be read or is in use, in one line.
+pub async fn look(path: &Path, repairs: bool) -> Result<Report, String> {
+    let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let is_dir = std::fs::metadata(path).map_err(|error| told(&error))?.is_dir();
+    if repairs {
+        if !is_dir {
+            return Err(told(&"a repair takes the log's directory"));
+        }
+        let files = Files::open(path).await.map_err(|error| told(&error))?;
+        return repair(&files).await.map_err(|failure| told(&failure));
+    }
+    let (dir, only) = match is_dir {
+        true => (path, None),
+        false => (path.parent().unwrap_or(Path::new(".")), path.file_name()),
+    };
+    let only = only.map(|name| name.to_string_lossy().into_owned());
+    let files = Files::open_unlocked(dir).await.map_err(|error| told(&error))?;
+    check(&files, only.as_deref()).await.map_err(|failure| told(&failure))
+}
 
 /// When records become durable: `appendfsync`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -262,6 +287,18 @@ impl Log {
             end.await;
         }
         self.refusal().map_or(Ok(()), Err)
+    }
+
+    /// Waits until all that was appended is in the file, and durable where the policy asks for that.
+    ///
+    /// # Errors
+    /// Where the disk has failed.
+    pub async fn flush(&self) -> Result<(), Error> {
+        while self.shared.pending.load(Ordering::Relaxed) > 0 {
+            self.refusal().map_or(Ok(()), Err)?;
+            omniring::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
     }
 
     /// The last record so far, for a [`Snapshot`] that begins at this instant. A new segment begins after it.

@@ -19,6 +19,7 @@ pub mod local;
 mod observe;
 mod output;
 mod pause;
+pub mod persist;
 mod pubsub;
 mod run;
 mod signal;
@@ -54,7 +55,9 @@ pub struct Server {
     config: RwLock<Arc<Config>>,
     /// Counts changes of the settings.
     pub config_version: AtomicU64,
-    journal: Option<Box<dyn Journal>>,
+    journal: OnceLock<Box<dyn Journal>>,
+    /// What outlives the process.
+    pub persistence: persist::Persistence,
     shards: usize,
     handle: OnceLock<omniring::Handle>,
     /// All clients.
@@ -85,7 +88,8 @@ impl Server {
         Server {
             config: RwLock::new(Arc::new(config)),
             config_version: AtomicU64::new(0),
-            journal,
+            journal: journal.map_or_else(OnceLock::new, OnceLock::from),
+            persistence: persist::Persistence::default(),
             shards,
             handle: OnceLock::new(),
             clients: Clients::default(),
@@ -115,7 +119,13 @@ impl Server {
 
     /// The log, where there is one.
     pub fn journal(&self) -> Option<&dyn Journal> {
-        self.journal.as_deref()
+        self.journal.get().map(|journal| &**journal)
+    }
+
+    /// Sets the log. Once.
+    pub fn set_journal(&self, journal: Box<dyn Journal>) {
+        let set = self.journal.set(journal);
+        debug_assert!(set.is_ok(), "the log begins once");
     }
 
     /// Up to which record the disk is, as far as replies are concerned.

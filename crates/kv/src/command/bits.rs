@@ -235,11 +235,13 @@ fn bitcount(call: &mut Call<'_>, args: Args<'_>) -> Answer {
         let Some(bytes) = bytes else {
             return Ok(0);
         };
-        let range = Range::parse(args, 2, true)?;
-        let (start, end) = match range {
-            Some(Range { start, end: Some(end), .. }) if start < 0 && end < 0 && start > end => {
-                (0, 0)
+        if args.len() == 4 || args.len() == 5 {
+            let (start, end) = (integer(&args[2])?, integer(&args[3])?);
+            if start < 0 && end < 0 && start > end {
+                return Ok(0);
             }
+        }
+        let (start, end) = match Range::parse(args, 2, true)? {
             Some(range) => range.of(bytes.len()),
             None => (0, bytes.len() as u64 * 8),
         };

@@ -143,17 +143,24 @@ pub(super) fn pick_indexes(
     chosen
 }
 
-/// Calls `write` that many times, for a reply that may be as long as its reader wants, up to what memory
-/// allows.
+/// Calls `write` that many times, for a reply that may be as long as its reader wants, up to 1 GiB.
 pub(super) fn repeat(
+    reply: &mut Reply,
+    count: u64,
+    write: impl FnMut(&mut Reply),
+) -> Result<(), Error> {
+    repeat_up_to(1 << 30, reply, count, write)
+}
+
+fn repeat_up_to(
+    longest: usize,
     reply: &mut Reply,
     count: u64,
     mut write: impl FnMut(&mut Reply),
 ) -> Result<(), Error> {
-    const LONGEST: usize = 1 << 30;
     for _ in 0..count {
         write(reply);
-        if reply.len() > LONGEST {
+        if reply.len() > longest {
             return Err(Error::new("ERR the reply would be longer than 1 GiB"));
         }
     }
@@ -213,4 +220,67 @@ pub(super) fn scanned_nothing(reply: &mut Reply) {
     reply.array(2);
     reply.bulk(b"0");
     reply.array(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_that_no_memory_holds_is_an_error() {
+        let mut reply = Reply::default();
+        let write = |reply: &mut Reply| reply.bulk(b"text");
+        assert!(repeat_up_to(1000, &mut reply, 100, write).is_ok());
+        assert!(repeat_up_to(2000, &mut reply, u64::MAX, write).is_err());
+        assert!(reply.len() < 2020);
+    }
+
+    #[test]
+    fn indexes_count_from_either_end() {
+        assert_eq!(indexes(0, -1, 3), 0..3);
+        assert_eq!(indexes(-100, 100, 3), 0..3);
+        assert_eq!(indexes(i64::MIN, i64::MAX, 3), 0..3);
+        assert_eq!(indexes(-2, -2, 3), 1..2);
+        assert!(indexes(2, 1, 3).is_empty());
+        assert!(indexes(0, -4, 3).is_empty());
+        assert!(indexes(0, 0, 0).is_empty());
+        assert_eq!((index(-3, 3), index(2, 3)), (Some(0), Some(2)));
+        assert_eq!((index(-4, 3), index(3, 3), index(i64::MIN, 3)), (None, None, None));
+    }
+
+    #[test]
+    fn picks_are_distinct_and_even() {
+        let mut random = fastrand::Rng::with_seed(1);
+        for (count, len) in [(1, 30), (9, 30), (20, 30)] {
+            let mut times = vec![0; len];
+            for _ in 0..1000 {
+                let one = |random: &mut fastrand::Rng| Some(random.usize(..len));
+                let picked = pick(count, len, &mut random, 0..len, one);
+                let distinct: HashSet<usize> = picked.iter().copied().collect();
+                assert_eq!((picked.len(), distinct.len()), (count, count));
+                distinct.into_iter().for_each(|index| times[index] += 1);
+            }
+            // Five standard deviations, at most 16 each, from the mean.
+            let mean = 1000 * count / len;
+            assert!(times.iter().all(|&times: &usize| times.abs_diff(mean) < 80), "{times:?}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_repeats_itself_does_not_stop_picks() {
+        let mut random = fastrand::Rng::with_seed(1);
+        assert_eq!(pick(3, 30, &mut random, 0..30, |_| Some(7)).len(), 3);
+    }
+
+    #[test]
+    fn seconds_are_rounded_up_to_milliseconds() {
+        for (word, ms) in
+            [("0", None), ("0.0001", Some(1)), ("1.5", Some(1500)), ("1e3", Some(1_000_000))]
+        {
+            assert_eq!(timeout_ms(word.as_bytes()), Ok(ms), "{word}");
+        }
+        for word in ["-1", "x", "", "inf", "1e300"] {
+            assert!(timeout_ms(word.as_bytes()).is_err(), "{word}");
+        }
+    }
 }

@@ -187,14 +187,14 @@ fn cycle_shard(keys: &mut Keys, index: usize, budget: usize) -> usize {
         let table = &keys.shard(index).dbs[db];
         if table.expiring() > 0 {
             let mut due = Vec::new();
-            cursor = table.scan(cursor, STEP.min(budget - looked), |table, slot| {
-                looked += 1;
+            let step = STEP.min(budget - looked);
+            cursor = table.scan_expiring(cursor, step, |table, slot| {
                 if table.expires_ms(slot).is_some_and(|at| at <= now) {
                     due.push(table.key(slot).to_vec());
                 }
             });
-            // An empty part of the table is also work.
-            looked += 1;
+            // To pass over keys that do not expire is also work.
+            looked += step;
             expired += due.len();
             keys.in_db(db, |keys| due.iter().for_each(|key| keys.expire(key)));
         } else {

@@ -516,6 +516,7 @@ fn first<'k>(call: &mut Call<'_>, keys: &[&'k [u8]]) -> Result<Option<&'k [u8]>,
         match call.keys.kind(key) {
             None => {}
             Some(Kind::List) => return Ok(Some(key)),
+            Some(_) if call.keys.has_waited => {}
             Some(_) => return Err(Error::WRONG_TYPE),
         }
     }
@@ -575,10 +576,8 @@ fn shift(
     from_side: Side,
     to_side: Side,
 ) -> Result<bool, Error> {
-    match call.keys.kind(from) {
-        None => return Ok(false),
-        Some(Kind::List) => {}
-        Some(_) => return Err(Error::WRONG_TYPE),
+    if first(call, &[from])?.is_none() {
+        return Ok(false);
     }
     if call.keys.kind(to).is_some_and(|kind| kind != Kind::List) {
         return Err(Error::WRONG_TYPE);

@@ -36,7 +36,7 @@ pub const COMMANDS: &[Spec] = &[
         "O(1)",
         "Begin to write a snapshot",
     ),
-    Spec::data("bgrewriteaof", 1, bgsave).flags(flag::ADMIN | flag::NOSCRIPT).doc(
+    Spec::data("bgrewriteaof", 1, bgrewriteaof).flags(flag::ADMIN | flag::NOSCRIPT).doc(
         "server",
         "1.0.0",
         "O(1)",
@@ -110,7 +110,12 @@ fn bgsave(_call: &mut Call<'_>, args: Args<'_>) -> Answer {
     if args.len() > 2 || (args.len() == 2 && !args.is(1, "schedule")) {
         return Err(Error::SYNTAX);
     }
-    Ok(Outcome::Later(Later::BackgroundSave))
+    Ok(Outcome::Later(Later::BackgroundSave("Background saving started")))
+}
+
+fn bgrewriteaof(_call: &mut Call<'_>, _args: Args<'_>) -> Answer {
+    let started = "Background append only file rewriting started";
+    Ok(Outcome::Later(Later::BackgroundSave(started)))
 }
 
 fn shutdown(_call: &mut Call<'_>, args: Args<'_>) -> Answer {

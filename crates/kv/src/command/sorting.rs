@@ -18,8 +18,7 @@ const COMPLEXITY: &str =
 pub const COMMANDS: &[Spec] = &[
     Spec::data("sort", -2, |call, args| sort(call, args, true))
         .writes()
-        .flags(flag::MOVABLEKEYS)
-        .all_keys(Some(1))
+        .all_keys_and_after(1, "store")
         .doc("generic", "1.0.0", COMPLEXITY, "Sort the elements of a list, set or sorted set"),
     Spec::data("sort_ro", -2, |call, args| sort(call, args, false))
         .reads()

@@ -111,6 +111,16 @@ pub async fn recover<D: Disk>(disk: &D, target: &mut impl Target) -> Result<Reco
     Ok(recovered)
 }
 
+/// Reads snapshot and log of a directory that is in use into a target, while nothing is being appended. Changes
+/// nothing.
+///
+/// # Errors
+/// As [`recover`].
+pub async fn read_again<D: Disk>(disk: &D, target: &mut impl Target) -> Result<(), Failure> {
+    let listing = Listing::read(disk).await?;
+    read(disk, &listing, &mut Recovered::default(), target).await
+}
+
 /// The same, and changes nothing. After an error `recovered` tells how far it came.
 pub(super) async fn read<D: Disk>(
     disk: &D,

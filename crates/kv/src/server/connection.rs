@@ -292,6 +292,9 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
         if parser.kept() > config.client_query_buffer_limit {
             return;
         }
+        if let Some(log) = core.server.persistence.log() {
+            log.room().await;
+        }
         while conn.output.borrow().queued() > OUTPUT_MAX && !conn.is_closing() {
             conn.reader.wait().await;
         }
@@ -357,7 +360,13 @@ async fn carry_out(
             }
             Wait::Later(later) => {
                 conn.flush();
-                later::carry_out(core, conn, client, later).await;
+                later::carry_out(core, conn, later).await;
+            }
+            Wait::Snapshot(command) => {
+                conn.flush();
+                // A slice of the snapshot's walk may come to the key.
+                omniring::yield_now().await;
+                next = Some(Wait::Shards(command));
             }
             Wait::Pause => {
                 conn.flush();

@@ -118,6 +118,9 @@ impl Core {
                 // A command is running; the next one will see them.
                 Err(_) => self.config_version.set(u64::MAX),
             }
+            if self.index == 0 {
+                self.apply_log_settings(&config);
+            }
             *self.config.borrow_mut() = config;
         }
         self.config.borrow().clone()

@@ -27,6 +27,9 @@ pub async fn run(core: Rc<Core>) {
             core.expire().await;
         }
         core.close_idle();
+        if core.index == 0 && core.server.is_snapshot_due(&core.config()) {
+            core.server.begin_snapshot();
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub enum Wait {
     Key(blocking::Waiting),
     /// Something that takes time.
     Later(Later),
+    /// The snapshot that is being written, for a key that it has to save as it is.
+    Snapshot(&'static Command),
     /// The end of a pause.
     Pause,
 }
@@ -77,6 +79,9 @@ impl Core {
         args: Args<'_>,
         config: &Config,
     ) -> Option<Wait> {
+        if command.has(flag::WRITE) && self.must_save_first(keys, client.db, command, args) {
+            return Some(Wait::Snapshot(command));
+        }
         let mut reply = conn.reply.borrow_mut();
         let begin = reply.begin();
         let mut deliveries = Vec::new();
@@ -120,6 +125,26 @@ impl Core {
             self.deliver(deliveries);
         }
         wait
+    }
+
+    /// Whether a command that writes has to wait until one of its keys is in the snapshot.
+    fn must_save_first(
+        &self,
+        keys: &mut Keys,
+        db: usize,
+        command: &Command,
+        args: Args<'_>,
+    ) -> bool {
+        if !self.server.persistence.is_saving.load(Ordering::Relaxed) {
+            return false;
+        }
+        let count = keys.shard_count();
+        let mut must = false;
+        command.for_each_key(args, |index| {
+            let key = &args[index];
+            must |= keys.shard(shard_of(key, count)).must_save_first(db, key);
+        });
+        must
     }
 
     /// Runs the commands of a transaction whose shards are at hand.
@@ -355,7 +380,9 @@ impl Core {
         let mut client = Client { db: waiter.db, proto: waiter.proto, ..Client::default() };
         let mut reply = Reply::new(waiter.proto);
         keys.begin(waiter.db, before.ms());
+        keys.has_waited = true;
         let outcome = self.call(keys, &mut client, command, args, config, &mut reply, deliveries);
+        keys.has_waited = false;
         exec::follow(keys, &self.server, args);
         self.events(keys, deliveries);
         if matches!(outcome, Outcome::Done) {

@@ -1,5 +1,7 @@
 //! Calls a command whose shards are at hand, and carries out what follows from it.
 
+use std::sync::atomic::Ordering;
+
 use super::{Client, Journal, Logged, Server};
 use crate::command::{Call, Command, Outcome, Run};
 use crate::error::Error;
@@ -35,9 +37,6 @@ pub fn follow(keys: &mut Keys, server: &Server, args: Args<'_>) {
     let effects = &mut keys.effects;
     if effects.dirty == 0 && effects.gone.is_empty() {
         return;
-    }
-    if server.journal().is_none() && server.feed.count() == 0 {
-        return forget(keys);
     }
     if effects.gone.is_empty() && effects.log == LogAs::Verbatim {
         return commit(keys, server, &[Logged { db: keys.db(), args }]);
@@ -92,6 +91,7 @@ impl Record {
 
 /// Writes a record.
 fn commit(keys: &mut Keys, server: &Server, commands: &[Logged<'_>]) {
+    server.persistence.changes.fetch_add(commands.len() as u64, Ordering::Relaxed);
     server.follow_up(commands);
     match server.journal() {
         Some(journal) => {

@@ -2,25 +2,57 @@
 
 use std::rc::Rc;
 
-use super::Client;
 use super::connection::Conn;
 use super::core::Core;
 use crate::command::Later;
 use crate::error::Error;
 
 /// Does it, and writes the reply.
-pub async fn carry_out(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client, later: Later) {
-    let _ = client;
-    match later {
-        Later::Exec => {}
-        Later::Quit => conn.close(),
-        Later::Shutdown { .. } => {
-            core.server.stop();
-            conn.close();
+pub async fn carry_out(core: &Rc<Core>, conn: &Rc<Conn>, later: Later) {
+    let result = match later {
+        Later::Exec => return,
+        Later::Quit => return conn.close(),
+        Later::Shutdown { save, force } => return shut_down(core, conn, save, force).await,
+        Later::WaitForReplicas => return conn.reply.borrow_mut().int(0),
+        Later::BackgroundSave(started) => {
+            let mut reply = conn.reply.borrow_mut();
+            if core.server.begin_snapshot() {
+                reply.simple(started);
+            } else {
+                reply.error(&Error::new("ERR Background save already in progress"));
+            }
+            return;
         }
-        Later::WaitForReplicas { .. } => conn.reply.borrow_mut().int(0),
-        Later::Save | Later::BackgroundSave | Later::Reload { .. } | Later::ReloadLog => {
-            conn.reply.borrow_mut().error(&Error::new("ERR there is no log"));
+        Later::Save => core.save_dump().await,
+        Later::Reload { save, flush } => core.reload(save, flush).await,
+        Later::ReloadLog => {
+            let reloaded = omniring::spawn_on(0, || async {
+                let core = Core::current().expect("core 0 of the server runs");
+                core.reload_log().await
+            });
+            reloaded.await.unwrap_or_else(|panicked| panicked.resume())
         }
+    };
+    let mut reply = conn.reply.borrow_mut();
+    match result {
+        Ok(()) => reply.ok(),
+        Err(error) => reply.error(&error),
     }
+}
+
+async fn shut_down(core: &Rc<Core>, conn: &Rc<Conn>, save: Option<bool>, force: bool) {
+    let config = core.config();
+    // With a log everything is kept anyway.
+    let saves = save.unwrap_or(!config.appendonly && !config.save.is_empty());
+    if saves
+        && let Err(error) = core.save_dump().await
+        && !force
+    {
+        return conn.reply.borrow_mut().error(&Error::of(format!(
+            "ERR Errors trying to SHUTDOWN. Check logs. ({})",
+            error.text()
+        )));
+    }
+    core.server.stop();
+    conn.close();
 }

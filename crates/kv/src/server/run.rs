@@ -4,21 +4,27 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr as SocketAddrUnix, UnixDatagram};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use omniring::net::{TcpListener, TcpSocket};
+use omniring::net::{TcpListener, TcpSocket, UnixListener, UnixStream};
+use omniring::signal::{Signal, SignalKind};
 use omniring::{Engine, Runtime};
 
 use super::client::ClientInfo;
 use super::connection::{self, Socket};
+use super::persist::{self, LoadError};
 use super::{Core, Server};
 use crate::clock;
 use crate::config::Config;
-use crate::store::Shard;
+use crate::error::Error;
+use crate::store::{Keys, Shard};
 
 /// Connections that wait to be accepted, at most.
 const BACKLOG: u32 = 511;
@@ -30,6 +36,14 @@ pub enum StartError {
     Runtime(omniring::StartError),
     /// An address cannot be listened on.
     Listen(SocketAddr, io::Error),
+    /// A Unix socket cannot be listened on.
+    ListenUnix(PathBuf, io::Error),
+    /// What outlives the process cannot be loaded.
+    Load(LoadError),
+    /// SIGTERM cannot be waited for.
+    Signal(io::Error),
+    /// At the end, what was not on the disk yet could not be written.
+    Stop(Error),
 }
 
 impl fmt::Display for StartError {
@@ -37,6 +51,12 @@ impl fmt::Display for StartError {
         match self {
             StartError::Runtime(error) => error.fmt(f),
             StartError::Listen(addr, error) => write!(f, "cannot listen on {addr}: {error}"),
+            StartError::ListenUnix(path, error) => {
+                write!(f, "cannot listen on {}: {error}", path.display())
+            }
+            StartError::Load(error) => error.fmt(f),
+            StartError::Signal(error) => write!(f, "cannot wait for signals: {error}"),
+            StartError::Stop(error) => write!(f, "the log could not be completed: {error}"),
         }
     }
 }
@@ -58,8 +78,13 @@ pub fn run(
     }
     server.handle.set(runtime.handle()).unwrap_or_else(|_| unreachable!("it is set once"));
     runtime.block_on(async {
+        let mut keys = Keys::new(cores);
+        (0..cores).for_each(|index| keys.put(Box::new(Shard::new(index))));
+        let notices = persist::start(&server, &mut keys).await.map_err(StartError::Load)?;
+        notices.iter().for_each(|notice| eprintln!("{notice}"));
+        let needs_snapshot = persist::needs_snapshot(&server, &mut keys);
         for index in 0..cores {
-            let shard = Box::new(Shard::new(index));
+            let shard = keys.take(index).expect("all shards are at hand");
             let server = server.clone();
             let started = omniring::spawn_on(index, move || async move {
                 let core = Core::start(index, server, shard);
@@ -78,14 +103,48 @@ pub fn run(
                 }
             }
         }
+        let path = server.config().unix_socket.clone();
+        if !path.as_os_str().is_empty() {
+            let listening = listen_unix(server.clone(), &path).await;
+            listening.map_err(|error| StartError::ListenUnix(path.clone(), error))?;
+        }
+        if needs_snapshot {
+            server.begin_snapshot();
+        }
+        for kind in [SignalKind::TERMINATE, SignalKind::INTERRUPT] {
+            let mut signal = Signal::new(kind).map_err(StartError::Signal)?;
+            let server = server.clone();
+            drop(omniring::spawn(async move {
+                if signal.recv().await.is_ok() {
+                    server.stop();
+                }
+            }));
+        }
         eprintln!("Ready to accept connections");
-        let stopped = server.until_stopped();
-        stopped.await;
+        tell_systemd("READY=1");
+        server.until_stopped().await;
+        tell_systemd("STOPPING=1");
         for index in 0..cores {
             drop(omniring::spawn_on(index, || async { end().await }).await);
         }
+        if let Some(log) = server.persistence.log() {
+            log.stop().await.map_err(StartError::Stop)?;
+        }
         Ok(())
     })
+}
+
+/// Tells the service manager how the server is, where there is one that asked: sd_notify(3).
+fn tell_systemd(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let addr = match path.as_encoded_bytes() {
+        [b'@', name @ ..] => SocketAddrUnix::from_abstract_name(name),
+        _ => SocketAddrUnix::from_pathname(&path),
+    };
+    // Nothing depends on whether it hears this.
+    let _ = addr.and_then(|addr| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &addr));
 }
 
 /// Closes the connections of the calling thread's core.
@@ -123,29 +182,77 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
     let mut incoming = listener.incoming();
     loop {
         let Ok(stream) = incoming.next().await else {
-            // Too many open files, or the peer has gone already: the next one may do better.
-            omniring::time::sleep(Duration::from_millis(10)).await;
+            rest().await;
             continue;
         };
-        let Some(core) = Core::current() else {
-            return;
-        };
-        server.stats.connections.fetch_add(1, Ordering::Relaxed);
         // Without it replies wait for the peer's acknowledgement; a peer that has gone shows in the next receive.
         let _ = stream.set_nodelay(true);
         let shown =
             |addr: io::Result<SocketAddr>| addr.map_or(String::new(), |addr| addr.to_string());
         let info = ClientInfo {
-            id: server.clients.next_id(),
-            core: core.index,
             fd: stream.as_raw_fd(),
             addr: shown(stream.peer_addr()),
             local_addr: shown(stream.local_addr()),
-            created_ms: clock::now_ms(),
             ..ClientInfo::default()
         };
-        drop(omniring::spawn(connection::serve(core, Socket::Tcp(stream), info)));
+        welcome(&server, Socket::Tcp(stream), info);
     }
+}
+
+/// Accepts connections on a Unix socket, all of them on this core. A socket that nobody listens on is replaced.
+async fn listen_unix(server: Arc<Server>, path: &Path) -> io::Result<()> {
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"));
+    }
+    let is_socket =
+        std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if is_socket {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path).await?;
+    let mode = server.config().unix_socket_mode;
+    if mode != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    }
+    let shown = format!("{}:0", path.display());
+    drop(omniring::spawn(async move {
+        let mut incoming = listener.incoming();
+        loop {
+            let Ok(stream) = incoming.next().await else {
+                rest().await;
+                continue;
+            };
+            let info = ClientInfo {
+                fd: stream.as_raw_fd(),
+                addr: shown.clone(),
+                local_addr: shown.clone(),
+                is_unix: true,
+                ..ClientInfo::default()
+            };
+            welcome(&server, Socket::Unix(stream), info);
+        }
+    }));
+    Ok(())
+}
+
+/// Too many open files, or the peer has gone already: the next one may do better.
+async fn rest() {
+    omniring::time::sleep(Duration::from_millis(10)).await;
+}
+
+/// Serves a connection that was accepted on this core.
+fn welcome(server: &Server, socket: Socket, info: ClientInfo) {
+    let Some(core) = Core::current() else {
+        return;
+    };
+    server.stats.connections.fetch_add(1, Ordering::Relaxed);
+    let info = ClientInfo {
+        id: server.clients.next_id(),
+        core: core.index,
+        created_ms: clock::now_ms(),
+        ..info
+    };
+    drop(omniring::spawn(connection::serve(core, socket, info)));
 }
 
 impl Core {

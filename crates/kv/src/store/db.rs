@@ -418,7 +418,8 @@ impl Db {
         self.table.scan(cursor, count, |slot| visit(self, slot))
     }
 
-    /// The same for keys that expire alone. A call looks at a bounded number of others, so that it may visit few.
+    /// The same for keys that expire alone. Where few do, a call visits fewer than `count`, as what it looks at
+    /// besides is bounded by some times that number.
     pub fn scan_expiring(
         &self,
         cursor: u64,

@@ -168,6 +168,8 @@ pub struct Keys {
     pub lfu: bool,
     /// Whether the client asked that its reads leave no trace of use.
     pub no_touch: bool,
+    /// Whether the command has waited for a key and is called again: a key of another type is none to it then.
+    pub has_waited: bool,
     /// Whether the log is being replayed: nothing expires by itself then.
     pub replaying: bool,
     /// What has followed so far.
@@ -194,6 +196,7 @@ impl Keys {
             events_wanted: 0,
             lfu: false,
             no_touch: false,
+            has_waited: false,
             replaying: false,
             effects: Effects::default(),
             last: (Vec::new(), hash_of(&[])),
@@ -535,8 +538,7 @@ impl Keys {
     fn put_value(&mut self, key: &[u8], value: Value, expiry: Expiry) {
         let kind = value.as_ref().kind();
         let home = self.home(key);
-        let found = self.slot_mut(home, key);
-        let access = self.fresh_access();
+        let (found, access) = self.overwritten(home, key);
         self.table_at(home).put(home.hash, key, found, value, expiry, access);
         if found.is_none() {
             self.inserted(key, kind);
@@ -553,8 +555,7 @@ impl Keys {
     /// Sets a key to a string, whatever was there, and says what becomes of its time of expiry.
     pub fn put_string(&mut self, key: &[u8], bytes: &[u8], expiry: Expiry) {
         let home = self.home(key);
-        let found = self.slot_mut(home, key);
-        let access = self.fresh_access();
+        let (found, access) = self.overwritten(home, key);
         self.table_at(home).put_string(home.hash, key, found, bytes, expiry, access);
         if found.is_none() {
             self.inserted(key, Kind::String);
@@ -610,10 +611,12 @@ impl Keys {
     pub fn clear(&mut self, db: usize) {
         for shard in self.shards() {
             let old = std::mem::take(&mut shard.dbs[db]);
+            let epoch = old.new_epoch();
             shard.touch_where(db, |key| old.find(key).is_some());
             shard.dbs[db] = old;
             shard.save_all_first(db);
             shard.dbs[db] = Db::new();
+            shard.dbs[db].set_new_epoch(epoch);
         }
     }
 
@@ -758,13 +761,34 @@ impl Keys {
         None
     }
 
-    /// The slot of a key that is about to be changed.
+    /// The slot of a key that is about to be changed, which is a use of it.
     fn slot_mut(&mut self, home: Home, key: &[u8]) -> Option<Slot> {
         self.gate(home);
         let slot = self.alive(home, key)?;
         let db = self.db;
         self.shard(home.shard).save_first(db, slot);
+        self.note_use(home, slot);
         Some(slot)
+    }
+
+    /// Where a key lies that is about to be set, and the access it then has: another value is used no less
+    /// often.
+    fn overwritten(&mut self, home: Home, key: &[u8]) -> (Option<Slot>, Access) {
+        match self.slot_mut(home, key) {
+            Some(slot) => (Some(slot), self.table_at(home).access(slot)),
+            None => (None, self.fresh_access()),
+        }
+    }
+
+    /// Notes that a key is used now, unless the client asked for no trace.
+    fn note_use(&mut self, home: Home, slot: Slot) {
+        if self.no_touch {
+            return;
+        }
+        let (db, now, lfu) = (self.db, self.now_ms, self.lfu);
+        let shard = self.shard(home.shard);
+        let access = used(shard.dbs[db].access(slot), now, lfu, &mut shard.random);
+        shard.dbs[db].set_access(slot, access);
     }
 
     fn slot_or_insert(&mut self, home: Home, key: &[u8], make: impl FnOnce() -> Value) -> Slot {

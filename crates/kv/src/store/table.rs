@@ -167,59 +167,56 @@ impl<L: Layout> Table<L> {
     /// Visits about `count` entries from `cursor` on, and gives the cursor to go on with, 0 at the end. An entry that
     /// is there from the first to the last call is visited at least once. Cursors have [`CURSOR_BITS`].
     pub fn scan(&self, cursor: u64, count: usize, mut visit: impl FnMut(Slot)) -> u64 {
-        self.walk(
-            cursor,
-            count,
-            |segment| segment.len() > 0,
-            |slot| {
-                visit(slot);
-                true
-            },
-        )
+        let wanted = |segment: &Segment| segment.len() > 0;
+        self.walk(cursor, count, 10, wanted, |slot| {
+            visit(slot);
+            true
+        })
     }
 
-    /// The same for entries that expire alone. Looks at no more than some times `count` others, so that a call takes
-    /// a bounded time where few do.
+    /// The same for entries that expire alone. Where few do, a call visits fewer than `count`, as what it looks at
+    /// besides is bounded by some times that number.
     pub fn scan_expiring(&self, cursor: u64, count: usize, mut visit: impl FnMut(Slot)) -> u64 {
-        self.walk(
-            cursor,
-            count,
-            |segment| segment.expiring() > 0,
-            |slot| {
-                let expires = L::expires(self.entry(slot));
-                if expires {
-                    visit(slot);
-                }
-                expires
-            },
-        )
+        let wanted = |segment: &Segment| segment.expiring() > 0;
+        self.walk(cursor, count, 4, wanted, |slot| {
+            let expires = L::expires(self.entry(slot));
+            if expires {
+                visit(slot);
+            }
+            expires
+        })
     }
 
     fn walk(
         &self,
         cursor: u64,
         count: usize,
+        patience: usize,
         wanted: impl Fn(&Segment) -> bool,
         mut visit: impl FnMut(Slot) -> bool,
     ) -> u64 {
         const UNUSED: u32 = 64 - CURSOR_BITS;
+        /// What it costs to look at a bucket, where to pass over a segment costs 1.
+        const BUCKET: usize = 16;
         if self.is_empty() || cursor >> CURSOR_BITS != 0 {
             return 0;
         }
         let mut from = cursor << UNUSED;
-        let (mut seen, mut steps) = (0, count.saturating_mul(10).max(100));
+        let (mut seen, mut spent) = (0, 0);
+        let budget = count.saturating_mul(patience).max(10 * BUCKET);
         loop {
             let id = self.directory[self.position(from)];
             let segment = &self.segments[id];
             from = if wanted(segment) {
+                spent += BUCKET;
                 segment.visit_from::<L>(from, |place| {
                     seen += usize::from(visit(Slot { segment: id, place }));
                 })
             } else {
+                spent += 1;
                 segment.end(from)
             };
-            steps -= 1;
-            if from == 0 || seen >= count || steps == 0 {
+            if from == 0 || seen >= count || spent >= budget {
                 return from >> UNUSED;
             }
         }

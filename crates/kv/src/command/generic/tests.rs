@@ -129,6 +129,9 @@ fn object_tells_of_encodings_and_use() {
     assert_eq!(local.run("OBJECT IDLETIME n"), "5");
     local.run("TOUCH n");
     assert_eq!(local.run("OBJECT IDLETIME n"), "0");
+    local.now_ms += 5000;
+    local.run("INCR n");
+    assert_eq!(local.run("OBJECT IDLETIME n"), "0");
     assert_eq!(local.run("OBJECT REFCOUNT s"), "1");
     assert!(local.run("OBJECT FREQ n").starts_with("(error) ERR An LFU maxmemory policy"));
     assert!(local.run("OBJECT HELP").contains("OBJECT <subcommand>"));

@@ -34,7 +34,13 @@ fn only_a_hyperloglog_will_do() {
     assert_eq!(local.run("EXISTS d"), "0");
     local.run("PFADD h a b c");
     local.run("APPEND h hello");
-    assert_eq!(local.run("PFCOUNT h"), "(error) INVALIDOBJ Corrupted HLL object detected");
+    for words in ["PFCOUNT h", "PFMERGE d h", "PFCOUNT h d"] {
+        assert_eq!(local.run(words), "(error) INVALIDOBJ Corrupted HLL object detected");
+    }
+    // A run that is cut off.
+    local.run("PFADD i a b c");
+    local.run("APPEND i \x7f");
+    assert_eq!(local.run("PFCOUNT i"), "(error) INVALIDOBJ Corrupted HLL object detected");
 }
 
 #[test]

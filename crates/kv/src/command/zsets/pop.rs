@@ -131,6 +131,7 @@ fn first<'k>(call: &mut Call<'_>, keys: &[&'k [u8]]) -> Result<Option<&'k [u8]>,
         match call.keys.kind(key) {
             None => {}
             Some(Kind::Zset) => return Ok(Some(key)),
+            Some(_) if call.keys.has_waited => {}
             Some(_) => return Err(Error::WRONG_TYPE),
         }
     }
