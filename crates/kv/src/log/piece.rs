@@ -20,18 +20,29 @@ const FIRST: u8 = 16;
 const LAST: u8 = 32;
 
 /// Bytes of a piece of a large value, about.
-pub const PIECE_LEN: usize = if cfg!(test) { 300 } else { 64 * 1024 };
+pub const PIECE_LEN: usize = if cfg!(test) { 300 } else { 16 * 1024 };
 /// From so many elements on, or from more bytes than a piece has, a value is large. The tests have many small ones.
-const LARGE_COUNT: usize = if cfg!(test) { 100 } else { 1024 };
+const LARGE_COUNT: usize = if cfg!(test) { 100 } else { 128 };
+/// How many times as large a value is that takes long to save at once: about a tenth of a millisecond and more.
+const SLOW: usize = if cfg!(test) { 1 } else { 16 };
 
 /// Whether a value is saved in pieces.
 pub fn is_large(value: ValueRef<'_>) -> bool {
+    is_larger(value, 1)
+}
+
+/// Whether a value takes so long to save at once that a command had better wait until slices have done it.
+pub fn is_slow(value: ValueRef<'_>) -> bool {
+    is_larger(value, SLOW)
+}
+
+fn is_larger(value: ValueRef<'_>, times: usize) -> bool {
     match value {
-        ValueRef::Str(string) => string.len() > PIECE_LEN,
-        ValueRef::List(list) => list.len() > LARGE_COUNT,
-        ValueRef::Set(set) => set.len() > LARGE_COUNT,
-        ValueRef::Hash(hash) => hash.len() > LARGE_COUNT,
-        ValueRef::Zset(zset) => zset.len() > LARGE_COUNT,
+        ValueRef::Str(string) => string.len() > times * PIECE_LEN,
+        ValueRef::List(list) => list.len() > times * LARGE_COUNT,
+        ValueRef::Set(set) => set.len() > times * LARGE_COUNT,
+        ValueRef::Hash(hash) => hash.len() > times * LARGE_COUNT,
+        ValueRef::Zset(zset) => zset.len() > times * LARGE_COUNT,
     }
 }
 

@@ -233,7 +233,7 @@ impl Saver for ShardSaver {
         else {
             return false;
         };
-        if !piece::is_large(table.value(slot)) {
+        if !piece::is_slow(table.value(slot)) {
             return false;
         }
         let number = self.numbers[db];

@@ -213,7 +213,7 @@ async fn lives(seed: u64, snapshots: &Cell<u32>) {
 fn a_snapshot_and_the_log_since_are_the_state() {
     let seeds: Vec<u64> = match std::env::var("OMNIRING_SEED") {
         Ok(seed) => vec![seed.parse().expect("OMNIRING_SEED is a number")],
-        Err(_) => (0..100).collect(),
+        Err(_) => (0..60).collect(),
     };
     let snapshots = Cell::new(0);
     for some in seeds.chunks(20) {
