@@ -328,12 +328,6 @@ fn keys_of(args: Args<'_>) -> Result<Vec<(Vec<u8>, &'static Access)>, Error> {
         let access: &'static Access = access[keys.len().min(access.len() - 1)];
         keys.push((words[index].to_vec(), access));
     });
-    if command.spec.name == "sort" {
-        let store = (2..words.len()).rev().find(|&index| words.is(index, "store"));
-        if let Some(key) = store.and_then(|store| words.get(store + 1)) {
-            keys.push((key.to_vec(), access[access.len() - 1]));
-        }
-    }
     if let KeySpec::Counted { count, also } = command.spec.keys {
         let counted = words.get(count).and_then(crate::protocol::parse_u64);
         let there = keys.len() - usize::from(also.is_some());
