@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use omniring::net::{TcpListener, TcpSocket, TcpStream};
+use omniring::net::{TcpListener, TcpSocket, UnixListener};
 use omniring::{Engine, Runtime};
 
 use super::client::ClientInfo;
@@ -27,6 +27,8 @@ const BACKLOG: u32 = 511;
 pub enum StartError {
     /// The runtime: no such engine here.
     Runtime(omniring::StartError),
+    /// A Unix socket cannot be listened on.
+    ListenUnix(PathBuf, io::Error),
     /// An address cannot be listened on.
     Listen(SocketAddr, io::Error),
 }
@@ -35,6 +37,9 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Runtime(error) => error.fmt(f),
+            StartError::ListenUnix(path, error) => {
+                write!(f, "cannot listen on {}: {error}", path.display())
+            }
             StartError::Listen(addr, error) => write!(f, "cannot listen on {addr}: {error}"),
         }
     }
@@ -77,11 +82,27 @@ pub fn run(
                 }
             }
         }
+        let path = server.config().unix_socket.clone();
+        if !path.as_os_str().is_empty() {
+            let listening = {
+                let (server, path) = (server.clone(), path.clone());
+                omniring::spawn_on(0, move || listen_unix(server, path))
+            };
+            match listening.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(StartError::ListenUnix(path, error)),
+                Err(panicked) => panicked.resume(),
+            }
+        }
         eprintln!("Ready to accept connections");
         let stopped = server.until_stopped();
         stopped.await;
         for index in 0..cores {
             drop(omniring::spawn_on(index, || async { end().await }).await);
+        }
+        if !path.as_os_str().is_empty() {
+            // Somebody may have removed it already.
+            let _ = std::fs::remove_file(&path);
         }
         Ok(())
     })
@@ -118,6 +139,55 @@ async fn listen(server: Arc<Server>, addr: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
+/// Accepts connections on a Unix socket, which replaces one that an earlier run has left.
+async fn listen_unix(server: Arc<Server>, path: PathBuf) -> io::Result<()> {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    if std::fs::symlink_metadata(&path).is_ok_and(|old| old.file_type().is_socket()) {
+        std::fs::remove_file(&path)?;
+    }
+    let listener = UnixListener::bind(&path).await?;
+    let mode = server.config().unix_socket_mode;
+    if mode != 0 {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
+    }
+    drop(omniring::spawn(accept_unix(server, listener, path)));
+    Ok(())
+}
+
+async fn accept_unix(server: Arc<Server>, listener: UnixListener, path: PathBuf) {
+    let mut incoming = listener.incoming();
+    loop {
+        let Ok(stream) = incoming.next().await else {
+            omniring::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let Some(core) = Core::current() else {
+            return;
+        };
+        let stats = server.stats.core(core.index);
+        stats.connections.add(1);
+        if let Some(refusal) = refusal(&server, true) {
+            stats.refused.add(1);
+            drop(omniring::spawn(async move {
+                // It may have gone already.
+                drop(stream.send_all(refusal.as_bytes()).await);
+            }));
+            continue;
+        }
+        let info = ClientInfo {
+            id: server.clients.next_id(),
+            core: core.index,
+            fd: stream.as_raw_fd(),
+            addr: format!("{}:0", path.display()),
+            local_addr: format!("{}:0", path.display()),
+            is_unix: true,
+            created_ms: clock::now_ms(),
+            ..ClientInfo::default()
+        };
+        drop(omniring::spawn(connection::serve(core, Socket::Unix(stream), info)));
+    }
+}
+
 async fn accept(server: Arc<Server>, listener: TcpListener) {
     let mut incoming = listener.incoming();
     loop {
@@ -131,7 +201,9 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
         };
         let stats = server.stats.core(core.index);
         stats.connections.add(1);
-        if let Some(refusal) = refusal(&server, &stream) {
+        let peer = stream.peer_addr();
+        let is_local = peer.is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
+        if let Some(refusal) = refusal(&server, is_local) {
             stats.refused.add(1);
             drop(omniring::spawn(async move {
                 // It may have gone already.
@@ -156,13 +228,12 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
     }
 }
 
-/// Why a client is not served, if it is not.
-fn refusal(server: &Server, stream: &TcpStream) -> Option<&'static str> {
+/// Why a client, of this machine or not, is not served, if it is not.
+fn refusal(server: &Server, is_local: bool) -> Option<&'static str> {
     let config = server.config();
     if server.clients.count() >= config.maxclients {
         return Some("-ERR max number of clients reached\r\n");
     }
-    let is_local = stream.peer_addr().is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
     if config.protected_mode && !config.needs_password() && !is_local {
         return Some(
             "-DENIED This server is in protected mode and has no password, so it serves clients of this machine \
