@@ -195,6 +195,7 @@ pub mod flag {
     pub const NO_QUEUE: u32 = 1 << 19;
     /// Is known by name only, so as to say that there is no such thing here.
     pub const REFUSED: u32 = 1 << 20;
+    pub const NO_ASYNC_LOADING: u32 = 1 << 21;
 }
 
 /// A row of the table of commands.

@@ -207,11 +207,6 @@ impl Server {
         self.memory.reset_peak();
     }
 
-    /// The memory of connections, in bytes: what they are and what waits in them.
-    pub fn clients_memory(&self) -> u64 {
-        self.clients.memory()
-    }
-
     /// Closes a client's connection, on whichever core it is.
     pub fn kill(&self, client: &ClientInfo) {
         let id = client.id;

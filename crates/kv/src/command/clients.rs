@@ -264,6 +264,9 @@ fn reply(call: &mut Call<'_>, client: &mut Client, args: Args<'_>) -> Answer {
     DONE
 }
 
+/// A condition for a connection to be closed.
+type Filter = Box<dyn Fn(&ClientInfo) -> bool>;
+
 fn kill(call: &mut Call<'_>, client: &mut Client, args: Args<'_>) -> Answer {
     let all = call.server.clients.all();
     if args.len() == 3 {
@@ -275,7 +278,7 @@ fn kill(call: &mut Call<'_>, client: &mut Client, args: Args<'_>) -> Answer {
         return DONE;
     }
     let mut skip_me = true;
-    let mut filters: Vec<Box<dyn Fn(&ClientInfo) -> bool>> = Vec::new();
+    let mut filters: Vec<Filter> = Vec::new();
     let mut index = 2;
     while index < args.len() {
         let value = args.get(index + 1).ok_or(Error::SYNTAX)?;

@@ -207,7 +207,7 @@ fn reset(call: &mut Call<'_>, client: &mut Client, _args: Args<'_>) -> Answer {
     client.no_touch = false;
     client.is_monitor = false;
     call.server.monitors.remove(client.info.id);
-    client.is_authenticated = false;
+    client.is_authenticated = !call.config.needs_password();
     client.info.db.store(0, Ordering::Relaxed);
     client.info.state.store(0, Ordering::Relaxed);
     set_name(client, b"")?;

@@ -127,6 +127,7 @@ fn loadaof(_call: &mut Call<'_>, _args: Args<'_>) -> Answer {
     Ok(Outcome::Later(Later::ReloadLog))
 }
 
+#[allow(clippy::approx_constant, reason = "it is what Redis replies")]
 fn protocol(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     let reply = &mut *call.reply;
     let is_new = reply.proto() == Proto::Resp3;

@@ -123,8 +123,8 @@ const FLAG_NAMES: &[(u32, &str)] = &[
     (flag::SKIP_SLOWLOG, "skip_slowlog"),
     (flag::FAST, "fast"),
     (flag::NO_AUTH, "no_auth"),
-    (flag::MAY_REPLICATE, "may_replicate"),
     (flag::NO_MANDATORY_KEYS, "no_mandatory_keys"),
+    (flag::NO_ASYNC_LOADING, "no_async_loading"),
     (flag::NO_MULTI, "no_multi"),
     (flag::MOVABLEKEYS, "movablekeys"),
     (flag::ALLOW_BUSY, "allow_busy"),
@@ -214,8 +214,15 @@ fn key_specs(reply: &mut Reply, command: &Command) {
             });
         }
         KeySpec::All { key: Some(key), .. } => {
-            reply.array(1);
+            // Further keys of SORT are in patterns, or after STORE.
+            let further: &[&Access] = match command.spec.name {
+                "sort" => &[access[0], access[access.len() - 1]],
+                "sort_ro" => &[access[0]],
+                _ => &[],
+            };
+            reply.array(1 + further.len());
             key_spec(reply, access[0], key, |reply| find_range(reply, 0, 1));
+            further.iter().for_each(|access| key_spec_unknown(reply, access));
         }
     }
 }
@@ -234,6 +241,17 @@ fn key_spec(reply: &mut Reply, access: &Access, begin: usize, find: impl FnOnce(
     reply.count(begin);
     reply.bulk(b"find_keys");
     find(reply);
+}
+
+/// Keys that no position tells.
+fn key_spec_unknown(reply: &mut Reply, access: &Access) {
+    reply.map(3);
+    reply.bulk(b"flags");
+    statuses(reply, access.iter().copied());
+    for part in ["begin_search", "find_keys"] {
+        reply.bulk(part.as_bytes());
+        find_keys(reply, "unknown", &[]);
+    }
 }
 
 fn find_range(reply: &mut Reply, last: i64, step: usize) {
@@ -328,6 +346,10 @@ fn keys_of(args: Args<'_>) -> Result<Vec<(Vec<u8>, &'static Access)>, Error> {
         let access: &'static Access = access[keys.len().min(access.len() - 1)];
         keys.push((words[index].to_vec(), access));
     });
+    if command.spec.name == "set" && keys.len() == 1 {
+        let gets = (3..words.len()).any(|index| words.is(index, "get"));
+        keys[0].1 = if gets { &["RW", "access", "update"] } else { &["OW", "update"] };
+    }
     if let KeySpec::Counted { count, also } = command.spec.keys {
         let counted = words.get(count).and_then(crate::protocol::parse_u64);
         let there = keys.len() - usize::from(also.is_some());
@@ -402,6 +424,7 @@ mod tests {
         let mut local = Local::default();
         for (words, reply) in [
             ("SET k v", "[[\"k\", [OW, update]]]"),
+            ("SET k v GET", "[[\"k\", [RW, access, update]]]"),
             ("MSET k v k2 v", "[[\"k\", [OW, update]], [\"k2\", [OW, update]]]"),
             ("LMOVE a b LEFT LEFT", "[[\"a\", [RW, access, delete]], [\"b\", [RW, insert]]]"),
             ("SORT a STORE b", "[[\"a\", [RO, access]], [\"b\", [OW, update]]]"),

@@ -69,7 +69,8 @@ impl Usage {
     pub fn now(call: &mut Call<'_>) -> Usage {
         let memory = &call.server.memory;
         call.keys.shards().for_each(|shard| memory.note(shard));
-        let (data, clients) = (memory.of_shards(), call.server.clients_memory());
+        let (data, clients) = (memory.of_shards(), call.server.clients.memory());
+        memory.note_clients(clients);
         let used = data + clients;
         Usage { used, peak: memory.peak(used), data, clients, resident: resident() }
     }

@@ -11,7 +11,8 @@ use crate::protocol::{Args, parse_i64};
 use crate::server::{Client, Subscriber};
 
 const ANY_TIME: u32 = flag::LOADING | flag::STALE;
-const REPLICAOF: u32 = flag::ADMIN | flag::NOSCRIPT | flag::STALE;
+const SAVES: u32 = flag::ADMIN | flag::NOSCRIPT | flag::NO_ASYNC_LOADING;
+const REPLICAOF: u32 = SAVES | flag::STALE;
 
 /// The rows of the table.
 pub const COMMANDS: &[Spec] = &[
@@ -21,19 +22,19 @@ pub const COMMANDS: &[Spec] = &[
         "O(1)",
         "Show the time",
     ),
-    Spec::data("save", 1, save).flags(flag::ADMIN | flag::NOSCRIPT | flag::NO_MULTI).doc(
+    Spec::data("save", 1, save).flags(SAVES | flag::NO_MULTI).doc(
         "server",
         "1.0.0",
         "O(N), N being the keys",
         "Write a snapshot, and answer when it is written",
     ),
-    Spec::data("bgsave", -1, bgsave).flags(flag::ADMIN | flag::NOSCRIPT).doc(
+    Spec::data("bgsave", -1, bgsave).flags(SAVES).doc(
         "server",
         "1.0.0",
         "O(1)",
         "Begin to write a snapshot",
     ),
-    Spec::data("bgrewriteaof", 1, bgrewriteaof).flags(flag::ADMIN | flag::NOSCRIPT).doc(
+    Spec::data("bgrewriteaof", 1, bgrewriteaof).flags(SAVES).doc(
         "server",
         "1.0.0",
         "O(1)",
@@ -47,19 +48,19 @@ pub const COMMANDS: &[Spec] = &[
             "O(N), N being the keys, when saving; otherwise O(1)",
             "End the server",
         ),
-    Spec::session("sync", 1, sync).flags(flag::ADMIN | flag::NOSCRIPT | flag::NO_MULTI).doc(
+    Spec::session("sync", 1, sync).flags(SAVES | flag::NO_MULTI).doc(
         "server",
         "1.0.0",
         "O(1)",
         "Follow the stream of commands as they are logged",
     ),
-    Spec::data("lastsave", 1, lastsave).fast().flags(flag::ADMIN | ANY_TIME).doc(
+    Spec::data("lastsave", 1, lastsave).fast().flags(ANY_TIME).doc(
         "server",
         "1.0.0",
         "O(1)",
         "Show when a snapshot was written last",
     ),
-    Spec::data("role", 1, role).fast().flags(flag::ADMIN | flag::NOSCRIPT | ANY_TIME).doc(
+    Spec::data("role", 1, role).fast().flags(flag::NOSCRIPT | ANY_TIME).doc(
         "server",
         "2.8.12",
         "O(1)",
@@ -77,7 +78,7 @@ pub const COMMANDS: &[Spec] = &[
         "O(1)",
         "The same by an older name",
     ),
-    Spec::data("wait", 3, wait).flags(flag::BLOCKING | flag::NOSCRIPT).doc(
+    Spec::data("wait", 3, wait).flags(flag::NOSCRIPT).doc(
         "generic",
         "3.0.0",
         "O(1)",

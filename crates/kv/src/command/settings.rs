@@ -67,7 +67,7 @@ fn get(call: &mut Call<'_>, args: Args<'_>) -> Answer {
 }
 
 fn set(call: &mut Call<'_>, args: Args<'_>) -> Answer {
-    if args.len() % 2 != 0 {
+    if !args.len().is_multiple_of(2) {
         return Err(Error::arity("config|set"));
     }
     let words: Vec<String> =

@@ -19,12 +19,14 @@ pub const COMMANDS: &[Spec] = &[
         "O(1)",
         "Begin a transaction",
     ),
-    Spec::session("exec", 1, exec).flags(FLAGS & !flag::FAST | flag::SKIP_SLOWLOG).doc(
-        "transactions",
-        "1.2.0",
-        "Depends on the commands of the transaction",
-        "Carry out the commands queued since MULTI",
-    ),
+    Spec::session("exec", 1, exec)
+        .flags(FLAGS & !flag::FAST & !flag::ALLOW_BUSY | flag::SKIP_SLOWLOG)
+        .doc(
+            "transactions",
+            "1.2.0",
+            "Depends on the commands of the transaction",
+            "Carry out the commands queued since MULTI",
+        ),
     Spec::session("discard", 1, discard).flags(FLAGS).doc(
         "transactions",
         "2.0.0",

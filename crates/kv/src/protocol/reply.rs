@@ -21,13 +21,15 @@ pub enum Proto {
 #[must_use]
 pub struct Length(usize);
 
+/// Values that lie between the bytes of replies: after how many of them, and which.
+pub type Shared = Vec<(usize, Arc<Vec<u8>>)>;
+
 /// The bytes of one or more replies. Long values are shared, not copied.
 #[derive(Debug, Default)]
 pub struct Reply {
     proto: Proto,
     bytes: Vec<u8>,
-    /// Values that lie between the bytes: after how many of them, and which.
-    shared: Vec<(usize, Arc<Vec<u8>>)>,
+    shared: Shared,
 }
 
 impl Reply {
@@ -236,7 +238,7 @@ impl Reply {
     }
 
     /// The bytes, and the shared values with the number of bytes before each; empty afterwards.
-    pub fn take(&mut self) -> (Vec<u8>, Vec<(usize, Arc<Vec<u8>>)>) {
+    pub fn take(&mut self) -> (Vec<u8>, Shared) {
         (std::mem::take(&mut self.bytes), std::mem::take(&mut self.shared))
     }
 

@@ -247,7 +247,8 @@ pub async fn serve(core: Rc<Core>, socket: Socket, info: ClientInfo) {
     core.server.clients.add(info.clone());
     core.add(&conn);
     let writer = omniring::spawn(write(core.clone(), conn.clone()));
-    let mut client = Client { info: info.clone(), ..Client::default() };
+    let is_authenticated = !core.config().needs_password();
+    let mut client = Client { info: info.clone(), is_authenticated, ..Client::default() };
     client.info.multi.store(-1, Ordering::Relaxed);
     client.info.resp.store(2, Ordering::Relaxed);
     read(&core, &conn, &mut client).await;

@@ -88,7 +88,12 @@ impl Core {
         if keys.has(self.index) {
             self.server.memory.note(keys.shard(self.index));
         }
-        self.server.memory.peak(self.server.memory.of_shards() + self.server.clients_memory());
+        drop(keys);
+        let memory = &self.server.memory;
+        if self.index == 0 {
+            memory.note_clients(self.server.clients.memory());
+        }
+        memory.peak(memory.used());
     }
 
     /// Notes how many commands are carried out in a second.

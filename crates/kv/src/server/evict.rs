@@ -24,6 +24,7 @@ const PICKS: usize = 20;
 #[derive(Debug)]
 pub struct Memory {
     cores: Vec<OfCore>,
+    clients: AtomicU64,
     peak: AtomicU64,
 }
 
@@ -39,7 +40,7 @@ impl Memory {
     /// None yet, on that many cores.
     pub fn new(cores: usize) -> Memory {
         let cores = (0..cores).map(|_| OfCore::default()).collect();
-        Memory { cores, peak: AtomicU64::new(0) }
+        Memory { cores, clients: AtomicU64::new(0), peak: AtomicU64::new(0) }
     }
 
     /// Notes the memory of a shard, in bytes.
@@ -51,6 +52,16 @@ impl Memory {
     /// The memory of all shards, in bytes, as noted last.
     pub fn of_shards(&self) -> u64 {
         self.cores.iter().map(|core| core.bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Notes the memory of connections, in bytes.
+    pub fn note_clients(&self, bytes: u64) {
+        self.clients.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The memory of shards and connections, in bytes, as noted last.
+    pub fn used(&self) -> u64 {
+        self.of_shards() + self.clients.load(Ordering::Relaxed)
     }
 
     /// The most there was, this included.
@@ -85,8 +96,7 @@ impl Core {
     pub(super) fn make_room(&self, config: &Config) -> bool {
         let memory = &self.server.memory;
         let max = config.maxmemory;
-        let clients = self.server.clients_memory();
-        let used = || memory.of_shards() + clients;
+        let used = || memory.used();
         let mut deliveries = Vec::new();
         let mut has_room = true;
         if let Ok(mut keys) = self.keys.try_borrow_mut()
@@ -236,5 +246,92 @@ fn score(table: &Db, key: &[u8], by: EvictBy, now_ms: u64) -> u64 {
         EvictBy::Lfu => 255 - u64::from(lfu_count(table.access(slot), now_ms)),
         EvictBy::Ttl => u64::MAX - table.expires_ms(slot).unwrap_or(u64::MAX),
         EvictBy::Random => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::Core;
+    use crate::config::{Config, find};
+    use crate::server::Server;
+    use crate::store::{Keys, Shard, Value};
+
+    /// A core with keys `0`, `1` and so on, which were used one after the other, at these times of expiry.
+    fn core(policy: &str, expires_ms: &[Option<u64>]) -> (std::rc::Rc<Core>, Config) {
+        let mut config = Config::default();
+        let settings =
+            [("maxmemory", "1"), ("maxmemory-policy", policy), ("maxmemory-samples", "64")];
+        for (name, value) in settings {
+            let setting = find(name).expect("there is such a setting");
+            config.set(setting, value).expect("the value is one that it may have");
+        }
+        let server = Arc::new(Server::new(config.clone(), None, 1));
+        let core = Core::start(0, server, Box::new(Shard::new(0)));
+        let mut keys = core.keys.borrow_mut();
+        for (index, &expires_ms) in expires_ms.iter().enumerate() {
+            keys.begin(0, 1_000_000 + index as u64 * 60_000);
+            keys.insert(index.to_string().as_bytes(), Value::Int(1), expires_ms);
+        }
+        drop(keys);
+        (core, config)
+    }
+
+    fn chosen(core: &Core, config: &Config) -> Option<String> {
+        let keys: &mut Keys = &mut core.keys.borrow_mut();
+        core.choose(keys, config).map(|(_, key)| String::from_utf8_lossy(&key).into_owned())
+    }
+
+    #[test]
+    fn the_key_that_goes_is_the_one_the_policy_says() {
+        let soon = 2_000_000_000;
+        let times = [None, Some(soon + 2), Some(soon), Some(soon + 1)];
+        for (policy, key) in [
+            ("allkeys-lru", "0"),
+            ("volatile-lru", "1"),
+            ("volatile-ttl", "2"),
+            ("allkeys-lfu", "0"),
+        ] {
+            let (core, config) = core(policy, &times);
+            if policy == "allkeys-lfu" {
+                let mut keys = core.keys.borrow_mut();
+                let now_ms = keys.now_ms();
+                for index in 1..4 {
+                    let key = index.to_string();
+                    let table = keys.table(key.as_bytes());
+                    let slot = table.find(key.as_bytes()).expect("the key is there");
+                    table.set_access(slot, crate::store::minutes(now_ms) << 8 | 100);
+                }
+            }
+            // Chance misses one of four keys in 64 picks once in a hundred million times.
+            assert_eq!(chosen(&core, &config).as_deref(), Some(key), "{policy}");
+            Core::stop();
+        }
+    }
+
+    #[test]
+    fn volatile_policies_remove_no_key_that_stays() {
+        let mut times = vec![None; 500];
+        times[123] = Some(2_000_000_000);
+        for policy in ["volatile-random", "volatile-lru", "volatile-lfu", "volatile-ttl"] {
+            let (core, config) = core(policy, &times);
+            assert_eq!(chosen(&core, &config).as_deref(), Some("123"), "{policy}");
+            // A call removes keys for a short time only.
+            let is_refused = (0..1000).any(|_| !core.make_room(&config));
+            assert!(is_refused, "{policy}: a byte is too little for what stays");
+            assert_eq!(core.keys.borrow_mut().count(), 499, "{policy}");
+            Core::stop();
+        }
+    }
+
+    #[test]
+    fn nothing_is_removed_unless_wanted() {
+        let (core, mut config) = core("noeviction", &[None, Some(2_000_000_000)]);
+        assert!(!core.make_room(&config));
+        config.maxmemory = 1 << 30;
+        assert!(core.make_room(&config));
+        assert_eq!(core.keys.borrow_mut().count(), 2);
+        Core::stop();
     }
 }

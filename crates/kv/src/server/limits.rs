@@ -54,7 +54,7 @@ impl OutputLimit {
     /// The limits in a text of classes, each with three numbers, and those that it does not name.
     pub fn read_all(mut limits: [OutputLimit; 3], text: &str) -> Result<[OutputLimit; 3], String> {
         let words: Vec<&str> = text.split_whitespace().collect();
-        if words.len() % 4 != 0 {
+        if !words.len().is_multiple_of(4) {
             return Err("Wrong number of arguments in buffer limit configuration.".to_owned());
         }
         for words in words.chunks(4) {

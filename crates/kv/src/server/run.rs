@@ -126,6 +126,10 @@ pub fn run(
         for index in 0..cores {
             drop(omniring::spawn_on(index, || async { end().await }).await);
         }
+        if !path.as_os_str().is_empty() {
+            // Somebody may have removed it already.
+            let _ = std::fs::remove_file(&path);
+        }
         if let Some(log) = server.persistence.log() {
             log.stop().await.map_err(StartError::Stop)?;
         }

@@ -53,7 +53,7 @@ pub(super) fn of_value(value: ValueRef<'_>) -> Digest {
         ValueRef::Str(string) => digest = string.with(|bytes| Digest::of(&[b"string", bytes])),
         ValueRef::List(list) => {
             for element in list.iter_from(0) {
-                digest = Digest::of(&[b"list", &digest.bytes(), &element[..]]);
+                digest = Digest::of(&[b"list", &digest.bytes(), element]);
             }
         }
         ValueRef::Set(set) => {

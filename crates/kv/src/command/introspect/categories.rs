@@ -6,6 +6,9 @@ use crate::command::{Command, flag};
 const DANGEROUS: &[&str] =
     &["flushall", "flushdb", "info", "keys", "migrate", "restore", "sort", "sort_ro", "swapdb"];
 
+/// Commands that are in `admin` though they are not for administrators only.
+const ADMIN: &[&str] = &["lastsave", "role"];
+
 /// Commands of another group that are in `connection`.
 const CONNECTION: &[&str] = &["wait"];
 
@@ -37,6 +40,8 @@ pub(super) fn categories(command: &Command) -> Vec<&'static str> {
         "string" => &["string"],
         _ => &[],
     };
+    // A container is none of what its subcommands are.
+    let of_group = if command.subcommands.is_empty() { of_group } else { &[] };
     categories.extend(of_group);
     if name.starts_with("command") || CONNECTION.contains(&name) {
         categories.push("connection");
@@ -44,10 +49,11 @@ pub(super) fn categories(command: &Command) -> Vec<&'static str> {
     if KEYSPACE.contains(&name) && !categories.contains(&"keyspace") {
         categories.push("keyspace");
     }
-    if command.has(flag::ADMIN) {
+    let is_admin = command.has(flag::ADMIN) || ADMIN.contains(&name);
+    if is_admin {
         categories.push("admin");
     }
-    if command.has(flag::ADMIN) || DANGEROUS.contains(&name) {
+    if is_admin || DANGEROUS.contains(&name) {
         categories.push("dangerous");
     }
     if command.has(flag::PUBSUB) {
@@ -102,6 +108,7 @@ const TIPS: &[(&str, &[&str])] = &[
     (
         "nondeterministic_output_order",
         &[
+            "function|list",
             "command|docs",
             "command|info",
             "command|list",
@@ -134,6 +141,7 @@ const TIPS: &[(&str, &[&str])] = &[
     (
         "response_policy:all_succeeded",
         &[
+            "function|flush",
             "config|set",
             "flushall",
             "flushdb",
@@ -147,6 +155,7 @@ const TIPS: &[(&str, &[&str])] = &[
     (
         "request_policy:all_shards",
         &[
+            "function|flush",
             "dbsize",
             "flushall",
             "flushdb",

@@ -173,6 +173,6 @@ const TABLE: &[Row] = &[
     (&[&["RW", "access", "insert"], &["RO", "access"]], &["pfmerge"]),
     (&[&["RW", "access", "delete"], &["OW", "update"]], &["rename"]),
     (&[&["RW", "access", "delete"], &["OW", "insert"]], &["renamenx"]),
-    (&[&["OW", "update"]], &["set"]),
+    (&[&["RW", "access", "update", "variable_flags"]], &["set"]),
     (&[&["RW", "update"], &["RO", "access"]], &["sinterstore"]),
 ];
