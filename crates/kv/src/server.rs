@@ -211,6 +211,8 @@ impl Server {
     pub fn kill(&self, client: &ClientInfo) {
         let id = client.id;
         client.set_state(state::KILLED, true);
+        // It is gone as far as others can see, though its connection takes a moment to end.
+        self.clients.remove(id);
         self.send_to(client.core, move |core| {
             if let Some(conn) = core.connection(id) {
                 conn.kill();
