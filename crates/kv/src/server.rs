@@ -87,8 +87,6 @@ pub struct Server {
     pub memory: Memory,
     /// Commands carried out in the last second.
     pub ops_per_second: AtomicU64,
-    /// When a snapshot was written last, in seconds since 1970; at the start, when that was.
-    pub last_save_s: AtomicU64,
     /// A number in hexadecimal that no other run of a server has.
     pub run_id: String,
     /// The same for the history of the data, which replicas would follow.
@@ -127,7 +125,6 @@ impl Server {
             monitors: Monitors::default(),
             memory: Memory::new(shards),
             ops_per_second: AtomicU64::new(0),
-            last_save_s: AtomicU64::new(clock::now_ms() / 1000),
             run_id: random_id(),
             replication_id: Mutex::new(random_id()),
             blocked: AtomicUsize::new(0),

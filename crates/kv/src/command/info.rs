@@ -214,16 +214,29 @@ fn system_memory() -> u64 {
 }
 
 fn persistence(text: &mut Text, call: &mut Call<'_>) {
-    let has_log = u8::from(call.server.journal().is_some());
-    text.fields(&[("loading", 0), ("async_loading", 0), ("rdb_changes_since_last_save", 0)]);
-    text.field("rdb_bgsave_in_progress", 0);
-    text.field("rdb_last_save_time", call.server.last_save_s.load(Ordering::Relaxed));
-    text.field("rdb_last_bgsave_status", "ok");
-    text.field("aof_enabled", has_log);
-    text.field("aof_rewrite_in_progress", 0);
+    let state = &call.server.persistence;
+    let status = |has_failed: bool| if has_failed { "err" } else { "ok" };
+    let is_saving = u64::from(state.is_saving.load(Ordering::Relaxed));
+    let save_status = status(state.has_failed.load(Ordering::Relaxed));
+    let journal = call.server.journal();
+    let is_refusing = journal.is_some_and(|journal| journal.refusal().is_some());
+    text.fields(&[
+        ("loading", 0),
+        ("async_loading", 0),
+        ("rdb_changes_since_last_save", state.changes.load(Ordering::Relaxed)),
+        ("rdb_bgsave_in_progress", is_saving),
+        ("rdb_last_save_time", state.saved_s.load(Ordering::Relaxed)),
+    ]);
+    text.field("rdb_last_bgsave_status", save_status);
+    text.field("aof_enabled", u8::from(journal.is_some()));
+    text.field("aof_rewrite_in_progress", is_saving);
     text.field("aof_rewrite_scheduled", 0);
-    text.field("aof_last_bgrewrite_status", "ok");
-    text.field("aof_last_write_status", "ok");
+    text.field("aof_last_bgrewrite_status", save_status);
+    text.field("aof_last_write_status", status(is_refusing));
+    if let Some(log) = state.log() {
+        let (len, base) = log.len();
+        text.fields(&[("aof_current_size", len), ("aof_base_size", base)]);
+    }
 }
 
 fn stats(text: &mut Text, call: &mut Call<'_>) {

@@ -151,7 +151,7 @@ fn shutdown(_call: &mut Call<'_>, args: Args<'_>) -> Answer {
 }
 
 fn lastsave(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
-    call.reply.int(call.server.last_save_s.load(Ordering::Relaxed) as i64);
+    call.reply.int(call.server.persistence.saved_s.load(Ordering::Relaxed) as i64);
     DONE
 }
 

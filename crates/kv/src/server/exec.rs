@@ -34,11 +34,12 @@ pub fn call(
 
 /// Logs what a command changed, and notes what its reply has to wait for. `args` are its words.
 pub fn follow(keys: &mut Keys, server: &Server, args: Args<'_>) {
+    follow_gone(keys, server);
     let effects = &mut keys.effects;
-    if effects.dirty == 0 && effects.gone.is_empty() {
+    if effects.dirty == 0 {
         return;
     }
-    if effects.gone.is_empty() && effects.log == LogAs::Verbatim {
+    if effects.log == LogAs::Verbatim {
         return commit(keys, server, &[Logged { db: keys.db(), args }]);
     }
     let mut record = Record::default();
@@ -46,11 +47,17 @@ pub fn follow(keys: &mut Keys, server: &Server, args: Args<'_>) {
     record.commit(keys, server);
 }
 
-/// Logs keys that are gone without a command.
+/// Logs keys that are gone without a command that removes them: each by itself.
 pub fn follow_gone(keys: &mut Keys, server: &Server) {
-    let gone = std::mem::take(&mut keys.effects.gone);
-    let commands = gone.iter().map(|(db, key)| (*db, OwnedArgs::of([b"DEL", &key[..]]))).collect();
-    Record { commands }.commit(keys, server);
+    if keys.effects.gone.is_empty() {
+        return;
+    }
+    let (dirty, log) = (keys.effects.dirty, std::mem::take(&mut keys.effects.log));
+    for (db, key) in std::mem::take(&mut keys.effects.gone) {
+        let words = OwnedArgs::of([b"DEL", &key[..]]);
+        commit(keys, server, &[Logged { db, args: words.args() }]);
+    }
+    (keys.effects.dirty, keys.effects.log) = (dirty, log);
 }
 
 /// The changes of a transaction: all in one record.
