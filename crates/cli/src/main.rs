@@ -6,6 +6,7 @@
 
 mod bench;
 mod doctor;
+mod kv;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ enum Command {
     #[command(hide = true)]
     BenchSubject(bench::BenchSubject),
     Doctor(doctor::Doctor),
+    Kv(kv::Kv),
     #[command(hide = true)]
     DoctorSubject(doctor::DoctorSubject),
 }
@@ -44,6 +46,13 @@ fn main() -> ExitCode {
         Command::BenchSubject(subject) => return subject.run(),
         Command::Doctor(doctor) => doctor.run().map_err(Error::Output),
         Command::DoctorSubject(subject) => return subject.run(),
+        Command::Kv(kv) => match kv.run() {
+            Ok(code) => return code,
+            Err(error) => {
+                complain(&error);
+                return ExitCode::from(MISTAKE);
+            }
+        },
     };
     match outcome {
         Ok(code) => code,

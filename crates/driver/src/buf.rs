@@ -160,6 +160,18 @@ unsafe impl IoBuf for std::sync::Arc<[u8]> {
     }
 }
 
+// SAFETY: the Vec of an Arc is on the heap, and its bytes too; neither is written while the op has a share:
+// the op gives no access to it, and others' `Arc::get_mut` fails meanwhile.
+unsafe impl IoBuf for std::sync::Arc<Vec<u8>> {
+    fn as_ptr(&self) -> *const u8 {
+        (**self).as_ptr()
+    }
+
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+}
+
 /// Memory of a fixed length and alignment, zeroed when made: what `O_DIRECT` needs.
 ///
 /// ```

@@ -1,0 +1,232 @@
+//! The disk: a directory, through the runtime's files.
+//!
+//! Writes go past the page cache where the file system can do that, from memory that the engine knows.
+//! Deliberately not here: what is written.
+
+use std::cell::Cell;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use omniring::buf::{FixedBuf, FixedPool};
+use omniring::fs::{self, File, OpenOptions};
+
+use super::disk::{BUF_LEN, Disk};
+
+/// Buffers: two of the log, so that one is filled while the other is written, and two of a snapshot.
+const BUFS: usize = 4;
+/// No device writes less at once, as far as is known, and no page is less.
+const ALIGNMENT_MIN: usize = 4096;
+/// Room that is filled with zeros as quickly as can be, in bytes. More is for later, and the syncs of the log have to
+/// come between: it takes its time, about 50 MB a second.
+const HURRIED_LEN: u64 = 4 << 20;
+const PAUSE: Duration = Duration::from_millis(5);
+/// Who has it locked has the directory.
+const LOCK: &str = "lock";
+
+/// A directory of the file system, of which no other process is making use.
+#[derive(Debug)]
+pub struct Files {
+    path: PathBuf,
+    pool: FixedPool,
+    direct: Cell<bool>,
+    zero: bool,
+    alignment: usize,
+    _lock: Option<File>,
+}
+
+impl Files {
+    /// Opens a directory, which is made if it is not there, and keeps others out of it.
+    ///
+    /// # Errors
+    /// Where another process has it: `AlreadyExists`, and where the directory cannot be made or read.
+    ///
+    /// # Panics
+    /// Outside of a runtime, on which all uses have to stay.
+    pub async fn open(path: impl AsRef<Path>) -> io::Result<Files> {
+        let path = path.as_ref();
+        fs::create_dir_all(path).await?;
+        let name = path.join(LOCK);
+        let lock = OpenOptions::new().write(true).create(true).open(&name).await?;
+        if !lock.try_lock()? {
+            let what = format!("another process has '{}' locked", name.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+        }
+        let mut files = Files::open_unlocked(path).await?;
+        if let Some((_, offset)) = lock.metadata().await?.direct_alignment() {
+            files.alignment = ALIGNMENT_MIN.max(offset as usize).min(BUF_LEN);
+        }
+        files._lock = Some(lock);
+        Ok(files)
+    }
+
+    /// Opens a directory to look at it, whoever else has it.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub async fn open_unlocked(path: impl AsRef<Path>) -> io::Result<Files> {
+        let pool = FixedPool::builder().class(BUF_LEN, BUFS).build();
+        Ok(Files {
+            path: path.as_ref().to_owned(),
+            pool: pool.map_err(|error| io::Error::other(error.to_string()))?,
+            direct: Cell::new(true),
+            zero: true,
+            alignment: ALIGNMENT_MIN,
+            _lock: None,
+        })
+    }
+
+    /// Whether room for the log is filled with zeros ahead of time (the default), so that making a record
+    /// durable changes no metadata, or is only reserved.
+    pub fn set_zero(&mut self, zero: bool) {
+        self.zero = zero;
+    }
+
+    /// Whether writes go past the page cache, as far as is known.
+    pub fn is_direct(&self) -> bool {
+        self.direct.get()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    async fn open_for_writing(&self, name: &str) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        if self.direct.get() {
+            match options.direct(true).open(self.path(name)).await {
+                // The file system cannot do it.
+                Err(error) if omniring::raw_os_error(&error) == Some(EINVAL) => {
+                    self.direct.set(false);
+                    options.direct(false);
+                }
+                done => return done,
+            }
+        }
+        options.open(self.path(name)).await
+    }
+}
+
+const EINVAL: i32 = 22;
+const EOPNOTSUPP: i32 = 95;
+
+impl Disk for Files {
+    type File = File;
+    type Buf = FixedBuf;
+
+    fn alignment(&self) -> usize {
+        self.alignment
+    }
+
+    async fn buffer(&self) -> FixedBuf {
+        self.pool.take(BUF_LEN).await.expect("there is a class of that length")
+    }
+
+    async fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        let mut entries = fs::read_dir(&self.path).await?;
+        while let Some(entry) = entries.next_entry().await? {
+            names.extend(entry.file_name().to_str().map(str::to_owned));
+        }
+        Ok(names)
+    }
+
+    async fn create(&self, name: &str, len: u64) -> io::Result<File> {
+        let file = self.open_for_writing(name).await?;
+        if len == 0 {
+            return Ok(file);
+        }
+        match file.allocate(0, len).await {
+            Err(error) if omniring::raw_os_error(&error) == Some(EOPNOTSUPP) => {}
+            done => done?,
+        }
+        if self.zero {
+            // Room that is only reserved becomes written room at the first write, which is a change of
+            // metadata that the sync would wait for.
+            let mut at = 0;
+            let mut buf = self.buffer().await;
+            while at < len {
+                buf.fill(0);
+                let piece = (len - at).min(BUF_LEN as u64) as usize;
+                let (done, given_back) = self.write(&file, buf, piece, at, false).await;
+                done?;
+                buf = given_back;
+                buf.set_len(BUF_LEN);
+                at += piece as u64;
+                if at >= HURRIED_LEN {
+                    self.pause(PAUSE).await;
+                }
+            }
+        }
+        file.sync_all().await?;
+        Ok(file)
+    }
+
+    async fn open(&self, name: &str) -> io::Result<File> {
+        File::open(self.path(name)).await
+    }
+
+    async fn len(&self, file: &File) -> io::Result<u64> {
+        Ok(file.metadata().await?.len())
+    }
+
+    async fn read(&self, file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut buf = Vec::with_capacity(len);
+        while buf.len() < len {
+            let filled = buf.len();
+            let slice = omniring::buf::IoBufExt::slice(buf, filled..);
+            let (result, slice) = file.read_at(slice, at + filled as u64).await;
+            buf = slice.into_inner();
+            if result? == 0 {
+                break;
+            }
+        }
+        // The memory may be larger than was asked for.
+        buf.truncate(len);
+        Ok(buf)
+    }
+
+    async fn write(
+        &self,
+        file: &File,
+        mut buf: FixedBuf,
+        len: usize,
+        at: u64,
+        sync: bool,
+    ) -> (io::Result<()>, FixedBuf) {
+        buf.set_len(len);
+        let (result, mut buf) = match sync {
+            true => file.write_durable_at(buf, at).await,
+            false => file.write_all_at(buf, at).await,
+        };
+        buf.set_len(BUF_LEN);
+        (result, buf)
+    }
+
+    async fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_data().await
+    }
+
+    async fn cut(&self, name: &str, len: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(self.path(name)).await?;
+        file.set_len(len).await?;
+        file.sync_all().await
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to)).await
+    }
+
+    async fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path(name)).await
+    }
+
+    async fn sync_dir(&self) -> io::Result<()> {
+        File::open(&self.path).await?.sync_all().await
+    }
+
+    async fn pause(&self, time: Duration) {
+        omniring::time::sleep(time).await;
+    }
+}

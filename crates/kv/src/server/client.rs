@@ -1,0 +1,209 @@
+//! What the server knows of a client.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::limits::PastSoft;
+use crate::command::Command;
+use crate::protocol::{OwnedArgs, Proto};
+
+/// A client: the state that its own commands see and change.
+#[derive(Debug, Default)]
+pub struct Client {
+    /// What others may look at.
+    pub info: Arc<ClientInfo>,
+    /// Its database.
+    pub db: usize,
+    /// The version of the protocol it speaks.
+    pub proto: Proto,
+    /// Whether it has said the password, or needs none.
+    pub is_authenticated: bool,
+    /// The transaction that it is queueing.
+    pub multi: Option<Multi>,
+    /// Keys it watches, with their databases.
+    pub watched: Vec<(usize, Vec<u8>)>,
+    /// Those of them that were not there when the watch began: one whose time has come is not there either.
+    pub watched_absent: BTreeSet<(usize, Vec<u8>)>,
+    /// Set when one of them changes.
+    pub watch_flag: Arc<AtomicBool>,
+    /// Channels it is subscribed to.
+    pub channels: BTreeSet<Vec<u8>>,
+    /// Patterns of channels it is subscribed to.
+    pub patterns: BTreeSet<Vec<u8>>,
+    /// Channels of shards it is subscribed to.
+    pub shard_channels: BTreeSet<Vec<u8>>,
+    /// Which replies it wants: `CLIENT REPLY`.
+    pub replies: Replies,
+    /// Whether its reads leave no trace of use: `CLIENT NO-TOUCH`.
+    pub no_touch: bool,
+    /// Whether it sees all commands: `MONITOR`.
+    pub is_monitor: bool,
+    /// Whether its connection is closed once its replies are sent.
+    pub closes: bool,
+}
+
+impl Client {
+    /// Whether it has subscribed to anything: a client of RESP2 may then do little else.
+    pub fn is_subscribed(&self) -> bool {
+        self.subscriptions() != 0 || !self.shard_channels.is_empty()
+    }
+
+    /// Channels and patterns together, which replies to SUBSCRIBE count.
+    pub fn subscriptions(&self) -> usize {
+        self.channels.len() + self.patterns.len()
+    }
+}
+
+/// A transaction that is being queued.
+#[derive(Debug, Default)]
+pub struct Multi {
+    /// The commands.
+    pub queued: Vec<(&'static Command, OwnedArgs)>,
+    /// Whether a command was refused, so that EXEC will be.
+    pub is_aborted: bool,
+}
+
+/// Which replies a client wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replies {
+    /// All.
+    #[default]
+    On,
+    /// None.
+    Off,
+    /// All but that of the next command.
+    SkipNext,
+    /// All but that of this command.
+    Skip,
+}
+
+/// What others see of a client: `CLIENT LIST`. Numbers are written by the client's core, and may be a moment old.
+#[derive(Debug, Default)]
+pub struct ClientInfo {
+    /// Its number, unique in the server.
+    pub id: u64,
+    /// The core of its connection.
+    pub core: usize,
+    /// The descriptor of its socket.
+    pub fd: i32,
+    /// Its address and the server's, as `CLIENT LIST` shows them.
+    pub addr: String,
+    /// The server's address.
+    pub local_addr: String,
+    /// Whether it came by a Unix socket.
+    pub is_unix: bool,
+    /// When it came, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// When it sent its last command, in milliseconds since 1970.
+    pub last_ms: AtomicU64,
+    /// The name it gave itself.
+    pub name: Mutex<Vec<u8>>,
+    /// Its database.
+    pub db: AtomicUsize,
+    /// Commands in its transaction, -1 outside of one.
+    pub multi: AtomicI64,
+    /// Channels it is subscribed to.
+    pub channels: AtomicUsize,
+    /// Patterns it is subscribed to.
+    pub patterns: AtomicUsize,
+    /// Channels of shards it is subscribed to.
+    pub shard_channels: AtomicUsize,
+    /// Keys it watches.
+    pub watched: AtomicUsize,
+    /// 2 or 3.
+    pub resp: AtomicU32,
+    /// Bits of [`state`].
+    pub state: AtomicU32,
+    /// The number of the command it sent last, plus one.
+    pub command: AtomicUsize,
+    /// Bytes it has sent that are no whole request yet.
+    pub input: AtomicUsize,
+    /// Bytes it is still to be sent.
+    pub output: AtomicUsize,
+    /// Since when those have been too many.
+    pub past_soft: PastSoft,
+}
+
+/// Bits of [`ClientInfo::state`].
+#[allow(missing_docs)]
+pub mod state {
+    pub const BLOCKED: u32 = 1;
+    pub const MONITOR: u32 = 2;
+    pub const NO_EVICT: u32 = 4;
+    pub const KILLED: u32 = 8;
+    pub const DIRTY: u32 = 16;
+    pub const NO_TOUCH: u32 = 32;
+    pub const CLOSING: u32 = 64;
+    pub const PAUSED: u32 = 128;
+}
+
+impl ClientInfo {
+    /// Sets or takes away bits of [`state`].
+    pub fn set_state(&self, bits: u32, on: bool) {
+        if on {
+            self.state.fetch_or(bits, Ordering::Relaxed);
+        } else {
+            self.state.fetch_and(!bits, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether any of these bits of [`state`] is set.
+    pub fn is(&self, bits: u32) -> bool {
+        self.state.load(Ordering::Relaxed) & bits != 0
+    }
+}
+
+/// All clients of the server.
+#[derive(Debug, Default)]
+pub struct Clients {
+    all: Mutex<BTreeMap<u64, Arc<ClientInfo>>>,
+    next_id: AtomicU64,
+}
+
+impl Clients {
+    /// A number that no client has had.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Adds a client.
+    pub fn add(&self, info: Arc<ClientInfo>) {
+        self.lock().insert(info.id, info);
+    }
+
+    /// Removes a client.
+    pub fn remove(&self, id: u64) {
+        self.lock().remove(&id);
+    }
+
+    /// The client with that number.
+    pub fn get(&self, id: u64) -> Option<Arc<ClientInfo>> {
+        self.lock().get(&id).cloned()
+    }
+
+    /// All of them, in the order in which they came.
+    pub fn all(&self) -> Vec<Arc<ClientInfo>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// The memory of all of them, in bytes, about: what they are and what waits in them.
+    pub fn memory(&self) -> u64 {
+        /// Of a connection that does nothing: its tasks, buffers and entries in tables.
+        const IDLE: usize = 2048;
+        let waiting = |client: &Arc<ClientInfo>| {
+            client.input.load(Ordering::Relaxed) + client.output.load(Ordering::Relaxed)
+        };
+        self.lock().values().map(|client| IDLE + waiting(client)).sum::<usize>() as u64
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<ClientInfo>>> {
+        self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

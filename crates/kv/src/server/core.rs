@@ -1,0 +1,269 @@
+//! What a core of the server has: its shard, its connections, and its share of the settings.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use omniring::sync::oneshot;
+
+use super::connection::Conn;
+use super::evict::Pool;
+use super::pubsub::Delivery;
+use super::{Server, output};
+use crate::config::Config;
+use crate::protocol::Reply;
+use crate::store::{Keys, Lsn, Shard};
+
+thread_local! {
+    static CORE: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
+}
+
+/// A core of the server.
+pub struct Core {
+    /// Its number.
+    pub index: usize,
+    /// What all cores share.
+    pub server: Arc<Server>,
+    /// The keys of its shard, while that is here.
+    pub keys: RefCell<Keys>,
+    /// Who is to have the shard next, in this order.
+    lending: RefCell<VecDeque<oneshot::Sender<Lent>>>,
+    connections: RefCell<HashMap<u64, Rc<Conn>>>,
+    config: RefCell<Arc<Config>>,
+    config_version: Cell<u64>,
+    /// Candidates for eviction.
+    pub(super) pool: Pool,
+    /// Connections with replies that wait for the disk.
+    gated: RefCell<Vec<Rc<Conn>>>,
+}
+
+/// A shard on its way. Wherever it is dropped, it goes home.
+struct Lent {
+    shard: Option<Box<Shard>>,
+    server: Arc<Server>,
+}
+
+impl Lent {
+    fn unwrap(mut self) -> Box<Shard> {
+        self.shard.take().expect("a lent shard is taken out once")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(shard) = self.shard.take() {
+            self.server.send_to(shard.index, move |core| core.take_back(shard));
+        }
+    }
+}
+
+/// Shards at hand, which go home when this is dropped.
+pub struct Held {
+    /// The keys.
+    pub keys: Keys,
+    core: Rc<Core>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for index in 0..self.keys.shard_count() {
+            let Some(shard) = self.keys.take(index) else {
+                continue;
+            };
+            if index == self.core.index {
+                self.core.take_back(shard);
+            } else {
+                drop(Lent { shard: Some(shard), server: self.core.server.clone() });
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Makes a core with its shard and puts it in its place: on the thread that runs it.
+    pub fn start(index: usize, server: Arc<Server>, shard: Box<Shard>) -> Rc<Core> {
+        let mut keys = Keys::new(server.shard_count());
+        keys.put(shard);
+        let core = Rc::new(Core {
+            index,
+            keys: RefCell::new(keys),
+            lending: RefCell::default(),
+            connections: RefCell::default(),
+            config: RefCell::new(server.config()),
+            config_version: Cell::new(u64::MAX),
+            pool: Pool::default(),
+            gated: RefCell::default(),
+            server,
+        });
+        core.config();
+        CORE.with(|place| *place.borrow_mut() = Some(core.clone()));
+        core
+    }
+
+    /// The core of the calling thread, while it runs.
+    pub fn current() -> Option<Rc<Core>> {
+        CORE.with(|place| place.borrow().clone())
+    }
+
+    /// Takes the core out of its place.
+    pub fn stop() {
+        drop(CORE.with(|place| place.borrow_mut().take()));
+    }
+
+    /// The settings, as they are now.
+    pub fn config(&self) -> Arc<Config> {
+        let version = self.server.config_version.load(Ordering::Acquire);
+        if self.config_version.replace(version) != version {
+            let config = self.server.config();
+            match self.keys.try_borrow_mut() {
+                Ok(mut keys) => config.apply(&mut keys),
+                // A command is running; the next one will see them.
+                Err(_) => self.config_version.set(u64::MAX),
+            }
+            if self.index == 0 {
+                self.apply_log_settings(&config);
+            }
+            *self.config.borrow_mut() = config;
+        }
+        self.config.borrow().clone()
+    }
+
+    /// The settings, if they have changed since the core has looked at them.
+    pub(super) fn fresh_config(&self) -> Option<Arc<Config>> {
+        let version = self.server.config_version.load(Ordering::Acquire);
+        (self.config_version.get() != version).then(|| self.server.config())
+    }
+
+    // Shards.
+
+    /// Waits for shards, which are given in ascending order: whoever waits for one holds only lower ones, so that
+    /// all get theirs.
+    pub async fn hold(self: &Rc<Core>, shards: &[usize]) -> Held {
+        let mut held = Held { keys: Keys::new(self.server.shard_count()), core: self.clone() };
+        self.config().apply(&mut held.keys);
+        for &index in shards {
+            let (ask, answer) = oneshot::channel();
+            if index == self.index {
+                self.lend(ask);
+            } else {
+                self.server.send_to(index, move |core| core.lend(ask));
+            }
+            match answer.await {
+                Ok(lent) => held.keys.put(lent.unwrap()),
+                // The other core has ended, and with it the server.
+                Err(_) => std::future::pending().await,
+            }
+        }
+        held
+    }
+
+    /// Gives the shard to one who asks, now or when it is their turn.
+    fn lend(&self, ask: oneshot::Sender<Lent>) {
+        self.lending.borrow_mut().push_back(ask);
+        self.lend_next();
+    }
+
+    fn lend_next(&self) {
+        loop {
+            let mut keys = self.keys.borrow_mut();
+            if !keys.has(self.index) {
+                return;
+            }
+            let Some(ask) = self.lending.borrow_mut().pop_front() else {
+                return;
+            };
+            let lent = Lent { shard: keys.take(self.index), server: self.server.clone() };
+            drop(keys);
+            if let Err(mut back) = ask.send(lent) {
+                let shard = back.shard.take().expect("nobody has taken it out");
+                self.keys.borrow_mut().put(shard);
+            }
+        }
+    }
+
+    fn take_back(&self, mut shard: Box<Shard>) {
+        shard.synced(self.server.synced());
+        self.keys.borrow_mut().put(shard);
+        self.lend_next();
+    }
+
+    // Connections.
+
+    /// Adds a connection.
+    pub fn add(&self, conn: &Rc<Conn>) {
+        self.connections.borrow_mut().insert(conn.info.id, conn.clone());
+    }
+
+    /// Removes a connection.
+    pub fn remove(&self, id: u64) {
+        self.connections.borrow_mut().remove(&id);
+    }
+
+    /// The connection of the client with that number, if it is one of this core.
+    pub fn connection(&self, id: u64) -> Option<Rc<Conn>> {
+        self.connections.borrow().get(&id).cloned()
+    }
+
+    /// All connections of this core.
+    pub fn connections(&self) -> Vec<Rc<Conn>> {
+        self.connections.borrow().values().cloned().collect()
+    }
+
+    /// Wakes the connection when the disk has got on.
+    pub fn gate(&self, conn: Rc<Conn>) {
+        self.gated.borrow_mut().push(conn);
+    }
+
+    /// The disk is up to this record.
+    pub fn synced(&self, lsn: Lsn) {
+        let index = self.index;
+        let mut keys = self.keys.borrow_mut();
+        if keys.has(index) {
+            keys.shard(index).synced(lsn);
+        }
+        drop(keys);
+        for conn in self.gated.take() {
+            conn.is_in_gated.set(false);
+            conn.wake_writer();
+        }
+    }
+
+    /// Sends messages to their subscribers, on whichever core they are.
+    pub fn deliver(&self, deliveries: Vec<Delivery>) {
+        for delivery in deliveries {
+            if delivery.to.core == self.index {
+                self.deliver_here(&delivery);
+            } else {
+                let core = delivery.to.core;
+                self.server.send_to(core, move |core| core.deliver_here(&delivery));
+            }
+        }
+    }
+
+    fn deliver_here(&self, delivery: &Delivery) {
+        let Some(conn) = self.connection(delivery.to.client) else {
+            return;
+        };
+        let (channel, message) = (&delivery.channel[..], &delivery.message[..]);
+        let words: &[&[u8]] = match &delivery.pattern {
+            Some(pattern) => &[b"pmessage", pattern, channel, message],
+            None if delivery.is_sharded => &[b"smessage", channel, message],
+            None => &[b"message", channel, message],
+        };
+        conn.push(0, &mut output::push_message(conn.proto(), words));
+    }
+
+    /// Answers a client that waited for a key, on whichever core it is.
+    pub fn answer(&self, core: usize, client: u64, gate: Lsn, mut reply: Reply) {
+        if core == self.index {
+            if let Some(conn) = self.connection(client) {
+                conn.push(gate, &mut reply);
+                conn.unblock();
+            }
+        } else {
+            self.server.send_to(core, move |here| here.answer(core, client, gate, reply));
+        }
+    }
+}

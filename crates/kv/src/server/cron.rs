@@ -1,0 +1,130 @@
+//! What a core does from time to time: removes keys whose time has come, and closes idle connections.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::client::state;
+use super::{Core, exec};
+use crate::clock;
+use crate::command::expiry;
+
+/// How often.
+const PERIOD: Duration = Duration::from_millis(100);
+
+/// Keys that are looked at in a round of expiry.
+const ROUND: usize = 256;
+
+/// Rounds each time, while a quarter of the keys looked at are due.
+const ROUNDS_MAX: u32 = 64;
+
+/// Runs for as long as the core does.
+pub async fn run(core: Rc<Core>) {
+    let mut rates = Rates::new();
+    let mut ticks = omniring::time::interval(PERIOD);
+    loop {
+        ticks.tick().await;
+        if core.server.is_cron_paused.load(Ordering::Relaxed) {
+            continue;
+        }
+        if core.server.is_expiry_active.load(Ordering::Relaxed) {
+            core.expire().await;
+        }
+        core.close_idle();
+        core.look_at_memory();
+        if core.index == 0 {
+            core.look_at_rates(&mut rates);
+            if core.server.is_snapshot_due(&core.config()) {
+                core.server.begin_snapshot();
+            }
+        }
+    }
+}
+
+/// Commands carried out up to some moment, in microseconds since 1970, for each of the last sixteen periods.
+type Rates = VecDeque<(u64, u64)>;
+
+impl Core {
+    /// Removes keys of the core's shard whose time has come, for a bounded time.
+    async fn expire(self: &Rc<Core>) {
+        let config = self.config();
+        // Several short rounds rather than a long one, with other tasks between.
+        for round in 0..ROUNDS_MAX {
+            let mut deliveries = Vec::new();
+            let expired = {
+                let mut keys = self.keys.borrow_mut();
+                if !keys.has(self.index) || self.server.pause.mode().is_some() {
+                    return;
+                }
+                let begin = clock::now_us();
+                keys.begin(0, begin / 1000);
+                keys.keeps_expired = false;
+                let expired = expiry::cycle(&mut keys, ROUND);
+                let micros = clock::now_us().saturating_sub(begin);
+                self.server.stats.core(self.index).expire_micros.add(micros);
+                self.took(&config, "expire-cycle", micros);
+                exec::follow_gone(&mut keys, &self.server);
+                keys.effects.gate = 0;
+                self.events(&mut keys, &mut deliveries);
+                expired
+            };
+            self.deliver(deliveries);
+            let is_worth_more = expired * 4 > ROUND;
+            if round >= config.active_expire_effort && !is_worth_more {
+                return;
+            }
+            omniring::yield_now().await;
+        }
+    }
+
+    /// Notes how much memory the shard takes, and removes keys where that is too much.
+    fn look_at_memory(&self) {
+        let config = self.config();
+        if config.maxmemory > 0 && self.server.pause.mode().is_none() {
+            self.make_room(&config);
+        }
+        let mut keys = self.keys.borrow_mut();
+        if keys.has(self.index) {
+            self.server.memory.note(keys.shard(self.index));
+        }
+        drop(keys);
+        let memory = &self.server.memory;
+        if self.index == 0 {
+            memory.note_clients(self.server.clients.memory());
+        }
+        memory.peak(memory.used());
+    }
+
+    /// Notes how many commands are carried out in a second.
+    fn look_at_rates(&self, rates: &mut Rates) {
+        rates.push_back((clock::now_us(), self.server.stats.sum(|core| &core.processed)));
+        if rates.len() > 16 {
+            rates.pop_front();
+        }
+        if let (Some((from, before)), Some((to, after))) = (rates.front(), rates.back())
+            && to > from
+        {
+            let ops = after.saturating_sub(*before) * 1_000_000 / (to - from);
+            self.server.ops_per_second.store(ops, Ordering::Relaxed);
+        }
+    }
+
+    /// Closes connections that have sent nothing for longer than `timeout`.
+    fn close_idle(&self) {
+        let timeout = self.config().timeout_s * 1000;
+        if timeout == 0 {
+            return;
+        }
+        let now = clock::now_ms();
+        for conn in self.connections() {
+            let info = &conn.info;
+            let last = info.last_ms.load(Ordering::Relaxed).max(info.created_ms);
+            let counts = [&info.channels, &info.patterns, &info.shard_channels];
+            let is_listening = counts.iter().any(|count| count.load(Ordering::Relaxed) > 0);
+            if !is_listening && !info.is(state::BLOCKED | state::MONITOR) && now - last > timeout {
+                conn.kill();
+            }
+        }
+    }
+}

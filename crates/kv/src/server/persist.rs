@@ -1,0 +1,326 @@
+//! What outlives the process: loading at the start, the log, snapshots, and Redis' files.
+//!
+//! With `appendonly yes` the directory `omniring` below `dir` has the log and its snapshots. Where it is new, what a
+//! Redis has left in `dir` is loaded first: its append-only file, or else its dump. With `appendonly no` there is
+//! only the dump, `dump.rdb`, which is loaded at the start and written by SAVE.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{Core, Server};
+use crate::clock;
+use crate::config::{AppendFsync, Config};
+use crate::error::Error;
+use crate::log::{self, Files, IntoKeys, Log, Policy, Room, Snapshot};
+use crate::rdb;
+use crate::store::{Keys, Slice};
+
+/// The directory of the log, below `dir`.
+const LOG_DIR: &str = "omniring";
+
+/// The dump, as Redis calls it.
+const DUMP: &str = "dump.rdb";
+
+/// The time that a core spends on a snapshot before others have their turn.
+const SLICE: Duration = Duration::from_micros(500);
+
+/// Why what outlives the process cannot be loaded, or the log not begun.
+#[derive(Debug)]
+pub enum LoadError {
+    /// The log's directory cannot be used.
+    Directory(PathBuf, std::io::Error),
+    /// The log or a snapshot.
+    Log(PathBuf, log::Failure),
+    /// A file of Redis'.
+    Redis(rdb::Failure),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadError::Directory(path, error) => write!(f, "{}: {error}", path.display()),
+            LoadError::Log(path, error) => write!(
+                f,
+                "{}: {error}; `omniring kv check {}` says what is there, and what can be done",
+                path.display(),
+                path.display()
+            ),
+            LoadError::Redis(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// What core 0 has of the log.
+#[derive(Default)]
+pub struct Persistence {
+    log: std::sync::OnceLock<Log>,
+    /// Whether a snapshot is being written.
+    pub is_saving: AtomicBool,
+    /// When the last snapshot or dump was complete, in seconds since 1970.
+    pub saved_s: AtomicU64,
+    /// Whether the last one failed.
+    pub has_failed: AtomicBool,
+    /// Changes since then.
+    pub changes: AtomicU64,
+    /// Whether what outlives the process is being loaded.
+    pub is_loading: AtomicBool,
+}
+
+impl Persistence {
+    /// The log, where there is one.
+    pub fn log(&self) -> Option<&Log> {
+        self.log.get()
+    }
+}
+
+thread_local! {
+    /// The log's directory, on core 0.
+    static DISK: RefCell<Option<Rc<Files>>> = const { RefCell::new(None) };
+}
+
+fn policy(config: &Config) -> Policy {
+    match config.appendfsync {
+        AppendFsync::Always => Policy::Always,
+        AppendFsync::EverySecond => Policy::EverySecond,
+        AppendFsync::No => Policy::No,
+    }
+}
+
+/// Loads what is there into the keys, whose shards are all at hand, and begins the log: on core 0. Gives what
+/// somebody should know of.
+pub async fn start(server: &Arc<Server>, keys: &mut Keys) -> Result<Vec<String>, LoadError> {
+    let config = server.config();
+    let persistence = &server.persistence;
+    persistence.saved_s.store(clock::now_ms() / 1000, Ordering::Relaxed);
+    keys.begin(0, clock::now_ms());
+    if !config.appendonly {
+        return load_dump(server, keys, &config.dir).await;
+    }
+    let path = config.dir.join(LOG_DIR);
+    let files = Files::open(&path).await;
+    let disk = Rc::new(files.map_err(|error| LoadError::Directory(path.clone(), error))?);
+    let failed = |failure| LoadError::Log(path.clone(), failure);
+    let mut target = IntoKeys::new(keys, server);
+    let recovered = log::recover(&*disk, &mut target).await.map_err(failed)?;
+    drop(target);
+    let is_new = recovered.last == 0 && recovered.snapshot.is_none();
+    let mut notices = recovered.notices.clone();
+    if is_new {
+        notices.extend(load_redis(server, keys, &config.dir).await?);
+    }
+    let options = log::Options { policy: policy(&config), ..log::Options::default() };
+    let hook: log::Hook = {
+        let server = server.clone();
+        Box::new(move |lsn| {
+            if let Some(core) = Core::current() {
+                core.synced(lsn);
+            }
+            for index in 1..server.shard_count() {
+                server.send_to(index, move |core| core.synced(lsn));
+            }
+        })
+    };
+    let log = Log::start(disk.clone(), recovered, options, hook).await.map_err(failed)?;
+    DISK.with(|place| *place.borrow_mut() = Some(disk));
+    server.set_journal(Box::new(log.clone()));
+    persistence.log.set(log).unwrap_or_else(|_| unreachable!("the log begins once"));
+    Ok(notices)
+}
+
+/// Whether the keys that were loaded come from Redis' files, and have to be in a snapshot before anything else.
+pub fn needs_snapshot(server: &Server, keys: &mut Keys) -> bool {
+    let is_empty = keys.shards().all(|shard| shard.dbs.iter().all(|db| db.is_empty()));
+    let log = server.persistence.log();
+    !is_empty && log.is_some_and(|log| log.len() == (0, 0))
+}
+
+async fn load_redis(
+    server: &Server,
+    keys: &mut Keys,
+    dir: &Path,
+) -> Result<Vec<String>, LoadError> {
+    let found = rdb::find_append_only(dir, "appendonlydir", "appendonly.aof").await;
+    let Some(files) = found.map_err(LoadError::Redis)? else {
+        return load_dump(server, keys, dir).await;
+    };
+    let mut target = IntoKeys::new(keys, server);
+    let imported = rdb::import_append_only(&files, &mut target).await;
+    let (count, commands, mut notices) = imported.map_err(LoadError::Redis)?;
+    notices.push(format!("loaded Redis' append-only file: {count} keys, {commands} commands"));
+    Ok(notices)
+}
+
+async fn load_dump(server: &Server, keys: &mut Keys, dir: &Path) -> Result<Vec<String>, LoadError> {
+    let path = dir.join(DUMP);
+    if omniring::fs::metadata(&path).await.is_err() {
+        return Ok(Vec::new());
+    }
+    let mut target = IntoKeys::new(keys, server);
+    let (count, mut notices) = rdb::import(&path, &mut target).await.map_err(LoadError::Redis)?;
+    notices.push(format!("loaded {}: {count} keys", path.display()));
+    Ok(notices)
+}
+
+impl Core {
+    /// Takes up the settings of the log.
+    pub(super) fn apply_log_settings(&self, config: &Config) {
+        if let Some(log) = self.server.persistence.log() {
+            log.set_policy(policy(config));
+        }
+    }
+
+    /// Writes all keys to the dump, while nothing else happens: `SAVE`.
+    pub(super) async fn save_dump(self: &Rc<Core>) -> Result<(), Error> {
+        let mut held = self.hold(&self.all_shards()).await;
+        let path = self.config().dir.join(DUMP);
+        let result = rdb::export(&mut held.keys, &path).await;
+        self.note_saved(result.is_ok());
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Error::of(format!("ERR cannot write {}: {error}", path.display()))),
+        }
+    }
+
+    /// Writes a snapshot while commands go on, after which the log before it goes: on core 0. Where there is no log,
+    /// the dump.
+    pub(super) async fn snapshot(self: &Rc<Core>) -> Result<(), Error> {
+        let Some(log) = self.server.persistence.log() else {
+            return self.save_dump().await;
+        };
+        let disk = DISK.with(|place| place.borrow().clone()).expect("core 0 has the log");
+        let mut held = self.hold(&self.all_shards()).await;
+        let begun = Snapshot::begin(&mut held.keys, log.cut(), clock::now_ms());
+        drop(held);
+        let Some(snapshot) = begun else {
+            return Err(Error::new("ERR Background save already in progress"));
+        };
+        for index in 0..self.server.shard_count() {
+            let room = snapshot.room();
+            self.server.send_to(index, move |core| drop(omniring::spawn(core.save_shard(room))));
+        }
+        let written = snapshot.write(&*disk).await;
+        self.note_saved(written.is_ok());
+        match written {
+            Ok(saved) => {
+                log.saved(&saved);
+                Ok(())
+            }
+            Err(failure) => Err(Error::of(format!("ERR {failure}"))),
+        }
+    }
+
+    /// Walks this core's shard for a snapshot.
+    async fn save_shard(self: Rc<Core>, room: Room) {
+        loop {
+            let slice = {
+                let mut keys = self.keys.borrow_mut();
+                keys.has(self.index).then(|| log::save_slice(keys.shard(self.index), SLICE))
+            };
+            let slice = match slice {
+                Some(slice) => slice,
+                None => {
+                    let mut held = self.hold(&[self.index]).await;
+                    log::save_slice(held.keys.shard(self.index), SLICE)
+                }
+            };
+            match slice {
+                Slice::Done => return,
+                Slice::More => omniring::yield_now().await,
+                Slice::Full => room.wait().await,
+            }
+        }
+    }
+
+    /// Writes the dump, removes all keys and loads it again: `DEBUG RELOAD`.
+    pub(super) async fn reload(self: &Rc<Core>, save: bool, flush: bool) -> Result<(), Error> {
+        let mut held = self.hold(&self.all_shards()).await;
+        let path = self.config().dir.join(DUMP);
+        let failed =
+            |why: String| Error::of(format!("ERR Error trying to load the RDB dump: {why}"));
+        if save {
+            let written = rdb::export(&mut held.keys, &path).await;
+            written.map_err(|error| failed(error.to_string()))?;
+        }
+        held.keys.begin(0, clock::now_ms());
+        if flush {
+            (0..crate::store::DBS).for_each(|db| held.keys.clear(db));
+        }
+        let mut target = IntoKeys::new(&mut held.keys, &self.server);
+        let loaded = rdb::import(&path, &mut target).await;
+        drop(target);
+        self.config().apply(&mut held.keys);
+        loaded.map(drop).map_err(|failure| failed(failure.to_string()))
+    }
+
+    /// Removes all keys and loads snapshot and log again: `DEBUG LOADAOF`, on core 0.
+    pub(super) async fn reload_log(self: &Rc<Core>) -> Result<(), Error> {
+        let Some(log) = self.server.persistence.log() else {
+            return Err(Error::new("ERR there is no log: appendonly is no"));
+        };
+        let mut held = self.hold(&self.all_shards()).await;
+        log.flush().await?;
+        held.keys.begin(0, clock::now_ms());
+        (0..crate::store::DBS).for_each(|db| held.keys.clear(db));
+        let path = self.config().dir.join(LOG_DIR);
+        let failed =
+            |why: String| Error::of(format!("ERR Error trying to load the AOF files: {why}"));
+        let files = Files::open_unlocked(&path).await.map_err(|error| failed(error.to_string()))?;
+        let mut target = IntoKeys::new(&mut held.keys, &self.server);
+        let read = log::read_again(&files, &mut target).await;
+        drop(target);
+        self.config().apply(&mut held.keys);
+        read.map_err(|failure| failed(failure.to_string()))
+    }
+
+    fn all_shards(&self) -> Vec<usize> {
+        (0..self.server.shard_count()).collect()
+    }
+
+    fn note_saved(&self, is_good: bool) {
+        let persistence = &self.server.persistence;
+        persistence.has_failed.store(!is_good, Ordering::Relaxed);
+        if is_good {
+            persistence.saved_s.store(clock::now_ms() / 1000, Ordering::Relaxed);
+            persistence.changes.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Server {
+    /// Begins a snapshot on core 0 unless one is being written; whether it did.
+    pub fn begin_snapshot(&self) -> bool {
+        if self.persistence.is_saving.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        self.send_to(0, |core| {
+            drop(omniring::spawn(async move {
+                if let Err(error) = core.snapshot().await {
+                    eprintln!("snapshot: {error}");
+                }
+                core.server.persistence.is_saving.store(false, Ordering::Release);
+            }));
+        });
+        true
+    }
+
+    /// Whether a snapshot is due: the log has grown by enough, or enough was changed for one of the points of `save`.
+    pub(super) fn is_snapshot_due(&self, config: &Config) -> bool {
+        let persistence = &self.persistence;
+        if let Some(log) = persistence.log()
+            && log.wants_snapshot(config.rewrite_percentage, config.rewrite_min_size)
+        {
+            return true;
+        }
+        let changes = persistence.changes.load(Ordering::Relaxed);
+        let since =
+            (clock::now_ms() / 1000).saturating_sub(persistence.saved_s.load(Ordering::Relaxed));
+        config.save.iter().any(|&(seconds, count)| since >= seconds && changes >= count)
+    }
+}

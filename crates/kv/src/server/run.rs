@@ -1,0 +1,307 @@
+//! Starts a server, and ends it.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr as SocketAddrUnix, UnixDatagram};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use omniring::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use omniring::signal::{Signal, SignalKind};
+use omniring::{Engine, Runtime};
+
+use super::client::ClientInfo;
+use super::connection::{self, Socket};
+use super::persist::{self, LoadError};
+use super::{Core, Server};
+use crate::clock;
+use crate::config::Config;
+use crate::error::Error;
+use crate::store::{Keys, Shard};
+
+/// Connections that wait to be accepted, at most.
+const BACKLOG: u32 = 511;
+
+/// Why the server did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The runtime: no such engine here.
+    Runtime(omniring::StartError),
+    /// An address cannot be listened on.
+    Listen(SocketAddr, io::Error),
+    /// A Unix socket cannot be listened on.
+    ListenUnix(PathBuf, io::Error),
+    /// What outlives the process cannot be loaded.
+    Load(LoadError),
+    /// SIGTERM cannot be waited for.
+    Signal(io::Error),
+    /// At the end, what was not on the disk yet could not be written.
+    Stop(Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Runtime(error) => error.fmt(f),
+            StartError::Listen(addr, error) => write!(f, "cannot listen on {addr}: {error}"),
+            StartError::ListenUnix(path, error) => {
+                write!(f, "cannot listen on {}: {error}", path.display())
+            }
+            StartError::Load(error) => error.fmt(f),
+            StartError::Signal(error) => write!(f, "cannot wait for signals: {error}"),
+            StartError::Stop(error) => write!(f, "the log could not be completed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Runs a server until it is told to end.
+pub fn run(
+    config: Config,
+    file: Option<PathBuf>,
+    engine: Engine,
+    cores: usize,
+) -> Result<(), StartError> {
+    let runtime =
+        Runtime::builder().engine(engine).cores(cores).build().map_err(StartError::Runtime)?;
+    let server = Arc::new(Server::new(config, None, cores));
+    if let Some(file) = file {
+        server.set_config_file(file);
+    }
+    server.handle.set(runtime.handle()).unwrap_or_else(|_| unreachable!("it is set once"));
+    runtime.block_on(async {
+        let mut keys = Keys::new(cores);
+        (0..cores).for_each(|index| keys.put(Box::new(Shard::new(index))));
+        let notices = persist::start(&server, &mut keys).await.map_err(StartError::Load)?;
+        notices.iter().for_each(|notice| eprintln!("{notice}"));
+        let needs_snapshot = persist::needs_snapshot(&server, &mut keys);
+        for index in 0..cores {
+            let shard = keys.take(index).expect("all shards are at hand");
+            let server = server.clone();
+            let started = omniring::spawn_on(index, move || async move {
+                let core = Core::start(index, server, shard);
+                drop(omniring::spawn(super::cron::run(core)));
+            });
+            drop(started.await);
+        }
+        for addr in server.config().addrs() {
+            for index in 0..cores {
+                let server = server.clone();
+                let listening = omniring::spawn_on(index, move || listen(server, addr));
+                match listening.await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return Err(StartError::Listen(addr, error)),
+                    Err(panicked) => panicked.resume(),
+                }
+            }
+        }
+        let path = server.config().unix_socket.clone();
+        if !path.as_os_str().is_empty() {
+            let listening = listen_unix(server.clone(), &path).await;
+            listening.map_err(|error| StartError::ListenUnix(path.clone(), error))?;
+        }
+        if needs_snapshot {
+            server.begin_snapshot();
+        }
+        for kind in [SignalKind::TERMINATE, SignalKind::INTERRUPT] {
+            let mut signal = Signal::new(kind).map_err(StartError::Signal)?;
+            let server = server.clone();
+            drop(omniring::spawn(async move {
+                if signal.recv().await.is_ok() {
+                    server.stop();
+                }
+            }));
+        }
+        eprintln!("Ready to accept connections");
+        tell_systemd("READY=1");
+        server.until_stopped().await;
+        tell_systemd("STOPPING=1");
+        for index in 0..cores {
+            drop(omniring::spawn_on(index, || async { end().await }).await);
+        }
+        if !path.as_os_str().is_empty() {
+            // Somebody may have removed it already.
+            let _ = std::fs::remove_file(&path);
+        }
+        if let Some(log) = server.persistence.log() {
+            log.stop().await.map_err(StartError::Stop)?;
+        }
+        Ok(())
+    })
+}
+
+/// Tells the service manager how the server is, where there is one that asked: sd_notify(3).
+fn tell_systemd(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let addr = match path.as_encoded_bytes() {
+        [b'@', name @ ..] => SocketAddrUnix::from_abstract_name(name),
+        _ => SocketAddrUnix::from_pathname(&path),
+    };
+    // Nothing depends on whether it hears this.
+    let _ = addr.and_then(|addr| UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &addr));
+}
+
+/// Closes the connections of the calling thread's core.
+async fn end() {
+    if let Some(core) = Core::current() {
+        for conn in core.connections() {
+            conn.flush();
+            conn.close();
+        }
+        let until = Duration::from_millis(10);
+        for _ in 0..20 {
+            if core.connections().is_empty() {
+                break;
+            }
+            omniring::time::sleep(until).await;
+        }
+    }
+    Core::stop();
+}
+
+/// Accepts connections on this core: each core has a listener of its own, between which the kernel shares them.
+async fn listen(server: Arc<Server>, addr: SocketAddr) -> io::Result<()> {
+    let socket = TcpSocket::new_for(addr).await?;
+    socket.set_reuse_address(true)?;
+    if server.shard_count() > 1 {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(addr).await?;
+    let listener = socket.listen(BACKLOG).await?;
+    drop(omniring::spawn(accept(server, listener)));
+    Ok(())
+}
+
+async fn accept(server: Arc<Server>, listener: TcpListener) {
+    let mut incoming = listener.incoming();
+    loop {
+        let Ok(stream) = incoming.next().await else {
+            rest().await;
+            continue;
+        };
+        if let Some(refusal) = refusal(&server, Some(&stream)) {
+            refuse(&server, Socket::Tcp(stream), refusal);
+            continue;
+        }
+        // Without it replies wait for the peer's acknowledgement; a peer that has gone shows in the next receive.
+        let _ = stream.set_nodelay(true);
+        let shown =
+            |addr: io::Result<SocketAddr>| addr.map_or(String::new(), |addr| addr.to_string());
+        let info = ClientInfo {
+            fd: stream.as_raw_fd(),
+            addr: shown(stream.peer_addr()),
+            local_addr: shown(stream.local_addr()),
+            ..ClientInfo::default()
+        };
+        welcome(&server, Socket::Tcp(stream), info);
+    }
+}
+
+/// Accepts connections on a Unix socket, all of them on this core. A socket that nobody listens on is replaced.
+async fn listen_unix(server: Arc<Server>, path: &Path) -> io::Result<()> {
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"));
+    }
+    let is_socket =
+        std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if is_socket {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path).await?;
+    let mode = server.config().unix_socket_mode;
+    if mode != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    }
+    let shown = format!("{}:0", path.display());
+    drop(omniring::spawn(async move {
+        let mut incoming = listener.incoming();
+        loop {
+            let Ok(stream) = incoming.next().await else {
+                rest().await;
+                continue;
+            };
+            if let Some(refusal) = refusal(&server, None) {
+                refuse(&server, Socket::Unix(stream), refusal);
+                continue;
+            }
+            let info = ClientInfo {
+                fd: stream.as_raw_fd(),
+                addr: shown.clone(),
+                local_addr: shown.clone(),
+                is_unix: true,
+                ..ClientInfo::default()
+            };
+            welcome(&server, Socket::Unix(stream), info);
+        }
+    }));
+    Ok(())
+}
+
+/// Too many open files, or the peer has gone already: the next one may do better.
+async fn rest() {
+    omniring::time::sleep(Duration::from_millis(10)).await;
+}
+
+/// Serves a connection that was accepted on this core.
+fn welcome(server: &Server, socket: Socket, info: ClientInfo) {
+    let Some(core) = Core::current() else {
+        return;
+    };
+    server.stats.core(core.index).connections.add(1);
+    let info = ClientInfo {
+        id: server.clients.next_id(),
+        core: core.index,
+        created_ms: clock::now_ms(),
+        ..info
+    };
+    drop(omniring::spawn(connection::serve(core, socket, info)));
+}
+
+/// Tells a client that it is not served, and closes the connection.
+fn refuse(server: &Server, socket: Socket, refusal: &'static str) {
+    let Some(core) = Core::current() else {
+        return;
+    };
+    let stats = server.stats.core(core.index);
+    stats.connections.add(1);
+    stats.refused.add(1);
+    drop(omniring::spawn(async move { socket.refuse(refusal).await }));
+}
+
+/// Why a client is not served, if it is not.
+fn refusal(server: &Server, stream: Option<&TcpStream>) -> Option<&'static str> {
+    let config = server.config();
+    if server.clients.count() >= config.maxclients {
+        return Some("-ERR max number of clients reached\r\n");
+    }
+    let is_loopback = |addr: SocketAddr| addr.ip().to_canonical().is_loopback();
+    let is_local = stream.is_none_or(|stream| stream.peer_addr().is_ok_and(is_loopback));
+    if config.protected_mode && !config.needs_password() && !is_local {
+        return Some(
+            "-DENIED This server is in protected mode and has no password, so it serves clients of this machine \
+             only. To serve others, set a password (requirepass), or protected-mode to no if the network is trusted.\r\n",
+        );
+    }
+    None
+}
+
+impl Core {
+    /// Ends what a client has begun: its subscriptions, watches and transaction.
+    pub(super) async fn leave(self: &Rc<Core>, client: &mut super::Client) {
+        crate::command::pubsub::leave(&self.server, client);
+        self.server.monitors.remove(client.info.id);
+        if !client.watched.is_empty() {
+            let mut keys = self.keys.borrow_mut();
+            self.unwatch(&mut keys, client);
+        }
+    }
+}

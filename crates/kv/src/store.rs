@@ -1,0 +1,29 @@
+//! The data: shards, their databases, and the types of values. Knows no protocol and no I/O.
+
+pub mod db;
+mod hash;
+mod intset;
+mod keys;
+mod layout;
+mod limits;
+mod list;
+mod packed;
+mod set;
+mod shard;
+mod slab;
+mod table;
+mod tree;
+mod value;
+mod zset;
+
+pub use db::{Access, Db, Expiry, Remains, Slot};
+pub use hash::Hash;
+pub use keys::{
+    Effects, Event, EventClass, Keys, LogAs, Written, lfu_access, lfu_count, minutes, seconds,
+};
+pub use limits::Limits;
+pub use list::{Elements, List, Side};
+pub use set::{Member, Set};
+pub use shard::{DBS, Lsn, Saver, Shard, Slice, Stats, Waiter, hash_of, shard_of, shard_of_hash};
+pub use value::{Kind, StrRef, Value, ValueRef};
+pub use zset::{LexBound, ScoreBound, Zset};
