@@ -35,7 +35,7 @@ mod off {
     }
 
     #[derive(Default)]
-    pub(crate) struct EndedSpans;
+    pub(crate) struct EndedSpans {}
 
     impl EndedSpans {
         #[inline(always)]
@@ -43,7 +43,7 @@ mod off {
 
         #[inline(always)]
         pub(crate) fn take(&mut self) -> EndedSpans {
-            EndedSpans
+            EndedSpans {}
         }
 
         #[inline(always)]
