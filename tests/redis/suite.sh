@@ -64,7 +64,7 @@ for unit in "${units[@]}"; do
         $server "$port" >"$data/log" 2>&1 &
     else
         "$target/${PROFILE:-debug}/omniring" kv --port "$port" --cores "$cores" --engine "$engine" --dir "$data" \
-            --appendonly no >"$data/log" 2>&1 &
+            --appendfsync no --enable-debug-command yes >"$data/log" 2>&1 &
     fi
     pid=$!
     for _ in $(seq 100); do

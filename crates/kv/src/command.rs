@@ -196,6 +196,8 @@ pub mod flag {
     /// Is known by name only, so as to say that there is no such thing here.
     pub const REFUSED: u32 = 1 << 20;
     pub const NO_ASYNC_LOADING: u32 = 1 << 21;
+    /// Is refused unless `enable-debug-command` says otherwise.
+    pub const DEBUG: u32 = 1 << 22;
 }
 
 /// A row of the table of commands.

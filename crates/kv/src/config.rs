@@ -37,6 +37,17 @@ impl FromStr for AppendFsync {
     }
 }
 
+/// Who may call a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhoMay {
+    /// Nobody.
+    Nobody,
+    /// Clients of this machine.
+    Local,
+    /// All clients.
+    All,
+}
+
 /// Which keys go when memory is short.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
@@ -112,6 +123,7 @@ pub struct Config {
     pub lfu_log_factor: u32,
     pub lfu_decay_minutes: u32,
     pub active_expire_effort: u32,
+    pub debug: WhoMay,
     pub slowlog_micros: i64,
     pub slowlog_len: usize,
     pub latency_threshold_ms: u64,
@@ -152,6 +164,7 @@ impl Default for Config {
             lfu_log_factor: 0,
             lfu_decay_minutes: 0,
             active_expire_effort: 0,
+            debug: WhoMay::Nobody,
             slowlog_micros: 0,
             slowlog_len: 0,
             latency_threshold_ms: 0,

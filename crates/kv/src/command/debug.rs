@@ -12,7 +12,7 @@ use crate::protocol::{Args, Proto, parse_f64, parse_u64};
 use crate::store::{DBS, Db, Shard, ValueRef, seconds};
 use crate::{config, glob, server};
 
-const FLAGS: u32 = flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE;
+const FLAGS: u32 = flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::DEBUG;
 
 /// A subcommand.
 const fn row(spec: Spec, summary: &'static str) -> Spec {

@@ -1,6 +1,6 @@
 //! The table of settings: names, what may be set, and what it means to the server.
 
-use super::Config;
+use super::{Config, WhoMay};
 use crate::server::OutputLimit;
 use crate::store::EventClass;
 
@@ -159,6 +159,14 @@ pub const SETTINGS: &[Setting] = &[
     fixed("databases", Kind::Int(16, 16), "16", only_kept),
     fixed("dir", Kind::Text, ".", |config, read| {
         config.dir = read.text().into();
+        Ok(())
+    }),
+    fixed("enable-debug-command", Kind::Word(&["no", "yes", "local"]), "no", |config, read| {
+        config.debug = match read.text() {
+            "yes" => WhoMay::All,
+            "local" => WhoMay::Local,
+            _ => WhoMay::Nobody,
+        };
         Ok(())
     }),
     setting("hash-max-listpack-entries", Kind::Int(0, ANY), "512", |config, read| {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::limits::PastSoft;
 use crate::command::Command;
+use crate::config::WhoMay;
 use crate::protocol::{OwnedArgs, Proto};
 
 /// A client: the state that its own commands see and change.
@@ -146,6 +147,18 @@ impl ClientInfo {
             self.state.fetch_or(bits, Ordering::Relaxed);
         } else {
             self.state.fetch_and(!bits, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the client is among those who may.
+    pub fn may(&self, who: WhoMay) -> bool {
+        match who {
+            WhoMay::Nobody => false,
+            WhoMay::All => true,
+            WhoMay::Local => {
+                let addr = self.addr.parse::<std::net::SocketAddr>();
+                self.is_unix || addr.is_ok_and(|addr| addr.ip().to_canonical().is_loopback())
+            }
         }
     }
 

@@ -277,6 +277,13 @@ impl Core {
         if !client.is_authenticated && config.needs_password() && !command.has(flag::NO_AUTH) {
             return Err(Error::new("NOAUTH Authentication required."));
         }
+        if command.has(flag::DEBUG) && !client.info.may(config.debug) {
+            return Err(Error::new(
+                "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it \
+                 from a local connection, otherwise you need to set this option in the configuration file, and then \
+                 restart the server.",
+            ));
+        }
         if client.multi.is_some() && command.has(flag::NO_MULTI) {
             return Err(Error::of(format!(
                 "ERR Command not allowed inside a transaction: '{}'",
