@@ -236,6 +236,10 @@ pub const SETTINGS: &[Setting] = &[
             .ok_or("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_owned())?;
         Ok(())
     }),
+    fixed("ordered-keys", Kind::Bool, "no", |config, read| {
+        config.ordered_keys = read.bool();
+        Ok(())
+    }),
     fixed("port", Kind::Int(0, 65535), "6379", |config, read| {
         config.port = read.int() as u16;
         Ok(())

@@ -79,6 +79,9 @@ pub fn run(
     runtime.block_on(async {
         let mut keys = Keys::new(cores);
         (0..cores).for_each(|index| keys.put(Box::new(Shard::new(index))));
+        if server.config().ordered_keys {
+            keys.keep_order();
+        }
         let notices = persist::start(&server, &mut keys).await.map_err(StartError::Load)?;
         notices.iter().for_each(|notice| eprintln!("{notice}"));
         let needs_snapshot = persist::needs_snapshot(&server, &mut keys);
