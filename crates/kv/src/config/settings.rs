@@ -205,8 +205,25 @@ pub const SETTINGS: &[Setting] = &[
         },
     )
     .alias("list-max-ziplist-size"),
+    fixed("logfile", Kind::Text, "", |config, read| {
+        config.log_file = read.text().into();
+        Ok(())
+    }),
+    setting(
+        "loglevel",
+        Kind::Word(&["debug", "verbose", "notice", "warning"]),
+        "notice",
+        |config, read| {
+            config.log_level = read.text().parse()?;
+            Ok(())
+        },
+    ),
     setting("maxclients", Kind::Int(1, u32::MAX as i64), "10000", |config, read| {
         config.maxclients = read.int() as usize;
+        Ok(())
+    }),
+    fixed("metrics-port", Kind::Int(0, 65535), "0", |config, read| {
+        config.metrics_port = read.int() as u16;
         Ok(())
     }),
     setting("min-replicas-to-write", Kind::Int(0, i32::MAX as i64), "0", |config, read| {
@@ -285,6 +302,26 @@ pub const SETTINGS: &[Setting] = &[
         config.timeout_s = read.int() as u64;
         Ok(())
     }),
+    fixed("tls-auth-clients", Kind::Word(&["no", "optional", "yes"]), "yes", |config, read| {
+        config.tls_auth_clients = read.text().parse()?;
+        Ok(())
+    }),
+    fixed("tls-ca-cert-file", Kind::Text, "", |config, read| {
+        config.tls_ca_cert_file = read.text().into();
+        Ok(())
+    }),
+    fixed("tls-cert-file", Kind::Text, "", |config, read| {
+        config.tls_cert_file = read.text().into();
+        Ok(())
+    }),
+    fixed("tls-key-file", Kind::Text, "", |config, read| {
+        config.tls_key_file = read.text().into();
+        Ok(())
+    }),
+    fixed("tls-port", Kind::Int(0, 65535), "0", |config, read| {
+        config.tls_port = read.int() as u16;
+        Ok(())
+    }),
     fixed("unixsocket", Kind::Text, "", |config, read| {
         config.unix_socket = read.text().into();
         Ok(())
@@ -319,12 +356,6 @@ pub const SETTINGS: &[Setting] = &[
     setting("lazyfree-lazy-user-del", Kind::Bool, "no", only_kept),
     setting("lazyfree-lazy-user-flush", Kind::Bool, "no", only_kept),
     setting("list-compress-depth", Kind::Int(0, i32::MAX as i64), "0", only_kept),
-    setting(
-        "loglevel",
-        Kind::Word(&["debug", "verbose", "notice", "warning"]),
-        "notice",
-        only_kept,
-    ),
     setting("maxmemory-clients", Kind::Form, "0", |_config, read| super::check_share(read.text())),
     setting("maxmemory-eviction-tenacity", Kind::Int(0, 100), "10", only_kept),
     setting("rdbchecksum", Kind::Bool, "yes", only_kept),
