@@ -376,3 +376,24 @@ pub fn find(name: &str) -> Option<&'static Setting> {
             || setting.alias.is_some_and(|alias| alias.eq_ignore_ascii_case(name))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::SETTINGS;
+
+    #[test]
+    fn the_documentation_lists_all_settings_and_no_others() {
+        let text = include_str!("../../../../docs/kv.md");
+        let (_, rest) = text.split_once("## Settings").expect("there is such a chapter");
+        let (chapter, _) = rest.split_once("\n## ").expect("others follow");
+        // Names are in the first column, then in a list.
+        let (table, list) = chapter.split_once("Taken so that").expect("a list follows the table");
+        let cells = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+        let names = cells.chain([list]).flat_map(|cell| cell.split('`').skip(1).step_by(2));
+        let documented: BTreeSet<&str> = names.collect();
+        let settings: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+        assert_eq!(documented, settings);
+    }
+}

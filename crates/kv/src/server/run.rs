@@ -27,8 +27,8 @@ use crate::error::Error;
 use crate::report;
 use crate::store::{Keys, Shard};
 
-/// Connections that wait to be accepted, at most.
-const BACKLOG: u32 = 511;
+/// Connections that ask for metrics and wait to be accepted, at most.
+const METRICS_BACKLOG: u32 = 16;
 
 /// Why the server did not start.
 #[derive(Debug)]
@@ -220,7 +220,7 @@ async fn listen(
         socket.set_reuse_port(true)?;
     }
     socket.bind(addr).await?;
-    let listener = socket.listen(BACKLOG).await?;
+    let listener = socket.listen(server.config().tcp_backlog).await?;
     drop(omniring::spawn(accept(server, listener, tls)));
     Ok(())
 }
@@ -230,7 +230,7 @@ async fn listen_metrics(addr: SocketAddr) -> io::Result<()> {
     let socket = TcpSocket::new_for(addr).await?;
     socket.set_reuse_address(true)?;
     socket.bind(addr).await?;
-    let listener = socket.listen(BACKLOG).await?;
+    let listener = socket.listen(METRICS_BACKLOG).await?;
     if let Some(core) = Core::current() {
         drop(omniring::spawn(super::metrics::serve(core, listener)));
     }
