@@ -56,9 +56,8 @@ impl Ordered {
 
     /// Its memory, in bytes, about.
     pub fn memory(&self) -> usize {
-        /// What a key takes beside its bytes: its place in a node, of which a quarter is empty, and what the allocator
-        /// adds to it.
-        const EACH: usize = 38;
+        /// What a key takes beside its bytes: its place in a node that is not full, and what the allocator adds.
+        const EACH: usize = 46;
         self.bytes + self.keys.len() * EACH
     }
 
