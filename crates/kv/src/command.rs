@@ -25,6 +25,7 @@ pub mod hashes;
 pub mod hyperloglog;
 pub mod info;
 pub mod introspect;
+pub mod key_range;
 pub mod latency;
 pub mod lists;
 pub mod memory;
@@ -416,6 +417,7 @@ const FAMILIES: &[&[Spec]] = &[
     server::COMMANDS,
     expiry::COMMANDS,
     generic::COMMANDS,
+    key_range::COMMANDS,
     hashes::COMMANDS,
     hyperloglog::COMMANDS,
     info::COMMANDS,

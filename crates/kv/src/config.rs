@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::report::Level;
 use crate::server::{ClientInfo, OutputLimit};
 use crate::store::{Keys, Limits};
 pub use file::{read, rewrite};
@@ -87,6 +88,30 @@ impl FromStr for Policy {
     }
 }
 
+/// Whether clients of TLS have to have a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthClients {
+    /// They are not asked for one.
+    No,
+    /// They may; one that they have is checked.
+    Optional,
+    /// They have to.
+    Yes,
+}
+
+impl FromStr for AuthClients {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<AuthClients, String> {
+        Ok(match text {
+            "no" => AuthClients::No,
+            "optional" => AuthClients::Optional,
+            "yes" => AuthClients::Yes,
+            _ => return Err("argument must be no, optional or yes".to_owned()),
+        })
+    }
+}
+
 /// The settings. A change makes a new copy, which all cores take up before their next command. What each means is
 /// in the table [`SETTINGS`].
 #[derive(Clone, Debug)]
@@ -101,6 +126,14 @@ pub struct Config {
     pub protected_mode: bool,
     pub tcp_backlog: u32,
     pub tcp_keepalive_s: u64,
+    pub tls_port: u16,
+    pub tls_cert_file: PathBuf,
+    pub tls_key_file: PathBuf,
+    pub tls_ca_cert_file: PathBuf,
+    pub tls_auth_clients: AuthClients,
+    pub metrics_port: u16,
+    pub log_level: Level,
+    pub log_file: PathBuf,
     pub timeout_s: u64,
     pub maxclients: usize,
     pub password: Vec<u8>,
@@ -119,6 +152,7 @@ pub struct Config {
     pub min_replicas_to_write: u64,
     pub min_replicas_max_lag: u64,
     pub policy: Policy,
+    pub ordered_keys: bool,
     pub maxmemory_samples: usize,
     pub lfu_log_factor: u32,
     pub lfu_decay_minutes: u32,
@@ -143,6 +177,14 @@ impl Default for Config {
             protected_mode: true,
             tcp_backlog: 0,
             tcp_keepalive_s: 0,
+            tls_port: 0,
+            tls_cert_file: PathBuf::new(),
+            tls_key_file: PathBuf::new(),
+            tls_ca_cert_file: PathBuf::new(),
+            tls_auth_clients: AuthClients::Yes,
+            metrics_port: 0,
+            log_level: Level::Notice,
+            log_file: PathBuf::new(),
             timeout_s: 0,
             maxclients: 0,
             password: Vec::new(),
@@ -160,6 +202,7 @@ impl Default for Config {
             min_replicas_to_write: 0,
             min_replicas_max_lag: 0,
             policy: Policy::default(),
+            ordered_keys: false,
             maxmemory_samples: 0,
             lfu_log_factor: 0,
             lfu_decay_minutes: 0,
@@ -247,9 +290,10 @@ impl Config {
         keys.lfu = self.policy.by == Some(EvictBy::Lfu);
     }
 
-    /// The addresses to listen on.
-    pub fn addrs(&self) -> Vec<SocketAddr> {
-        self.bind.iter().map(|&ip| SocketAddr::new(ip, self.port)).collect()
+    /// The addresses to listen on at a port; none where that is 0.
+    pub fn addrs(&self, port: u16) -> Vec<SocketAddr> {
+        let bind = if port == 0 { &[][..] } else { &self.bind };
+        bind.iter().map(|&ip| SocketAddr::new(ip, port)).collect()
     }
 
     /// Whether clients have to say a password first.

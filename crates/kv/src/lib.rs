@@ -7,6 +7,7 @@
 //! - `server`: sockets, connections, and whose turn it is: the only part that waits.
 //! - [`log`]: the append-only log, snapshots and recovery.
 //! - [`rdb`]: Redis' own files, to move from and to it.
+//! - [`report`]: what the server says of itself, a line for each event.
 #![forbid(unsafe_code)]
 
 pub mod clock;
@@ -17,6 +18,7 @@ pub mod glob;
 pub mod log;
 pub mod protocol;
 pub mod rdb;
+pub mod report;
 pub mod server;
 pub mod store;
 

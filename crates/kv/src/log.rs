@@ -173,6 +173,9 @@ struct Shared {
     saved_at: AtomicU64,
     /// Bytes of the last snapshot.
     saved_len: AtomicU64,
+    /// Times that records became durable, and that the disk failed.
+    syncs: AtomicU64,
+    failures: AtomicU64,
     /// The writer has finished.
     ended: AtomicBool,
     end: Notify,
@@ -186,6 +189,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Clone, Debug)]
 pub struct Log {
     shared: Arc<Shared>,
+}
+
+/// What a log has written.
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
+    /// Bytes of records appended, those that were read at the start among them.
+    pub appended: u64,
+    /// The last record appended.
+    pub last: Lsn,
+    /// The last record that is durable.
+    pub durable: Lsn,
+    /// Bytes that are not durable yet.
+    pub pending: u64,
+    /// Times that records became durable, since the start.
+    pub syncs: u64,
+    /// Times that the disk failed, since the start.
+    pub failures: u64,
 }
 
 /// Called on the log's core with each LSN up to which it has become durable.
@@ -219,6 +239,8 @@ impl Log {
             cut_at: AtomicU64::new(0),
             saved_at: AtomicU64::new(0),
             saved_len: AtomicU64::new(recovered.snapshot.map_or(0, |saved| saved.len)),
+            syncs: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             end: Notify::new(),
         });
@@ -262,6 +284,24 @@ impl Log {
         let appended = shared.appended.load(Ordering::Relaxed);
         let saved = shared.saved_len.load(Ordering::Relaxed);
         (saved + appended.saturating_sub(shared.saved_at.load(Ordering::Relaxed)), saved)
+    }
+
+    /// What has been written so far.
+    pub fn figures(&self) -> Figures {
+        let shared = &self.shared;
+        Figures {
+            appended: shared.appended.load(Ordering::Relaxed),
+            last: lock(&shared.staging).last,
+            durable: shared.synced.load(Ordering::Acquire),
+            pending: shared.pending.load(Ordering::Relaxed) as u64,
+            syncs: shared.syncs.load(Ordering::Relaxed),
+            failures: shared.failures.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether writes are refused, as the disk is full or has failed.
+    pub fn is_failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Acquire)
     }
 
     /// Whether snapshot and log have grown by `percentage` since the last snapshot, and to `min_len` bytes at

@@ -18,8 +18,10 @@ mod latency;
 mod later;
 mod limits;
 pub mod local;
+mod metrics;
 mod monitor;
 mod observe;
+mod open_files;
 mod output;
 mod pause;
 pub mod persist;
@@ -28,6 +30,8 @@ mod run;
 mod signal;
 mod slowlog;
 mod stats;
+#[cfg_attr(not(feature = "tls"), path = "server/tls/none.rs")]
+mod tls;
 
 pub use self::core::Core;
 pub use blocking::Unblock;
@@ -55,6 +59,7 @@ use omniring::sync::Notify;
 use crate::clock;
 use crate::config::Config;
 use crate::error::Error;
+use crate::report;
 use crate::store::Lsn;
 
 /// What all cores share.
@@ -91,6 +96,10 @@ pub struct Server {
     pub run_id: String,
     /// The same for the history of the data, which replicas would follow.
     pub replication_id: Mutex<String>,
+    /// Connections whose handshake goes on.
+    pub handshakes: AtomicUsize,
+    /// When it was said last that a client is refused, in milliseconds since 1970, and how many were since.
+    refused_said: Mutex<(u64, u64)>,
     /// Clients that wait for a key.
     pub blocked: AtomicUsize,
     /// Errors by their code.
@@ -127,6 +136,8 @@ impl Server {
             ops_per_second: AtomicU64::new(0),
             run_id: random_id(),
             replication_id: Mutex::new(random_id()),
+            handshakes: AtomicUsize::new(0),
+            refused_said: Mutex::default(),
             blocked: AtomicUsize::new(0),
             errors: Mutex::default(),
             started_ms: clock::now_ms(),
@@ -144,6 +155,7 @@ impl Server {
 
     /// Changes the settings. All cores take them up before their next command.
     pub fn set_config(&self, config: Config) {
+        report::set_level(config.log_level);
         *self.config.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Arc::new(config);
         self.config_version.fetch_add(1, Ordering::Release);
     }
@@ -202,6 +214,20 @@ impl Server {
         }
         self.errors.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
         self.memory.reset_peak();
+    }
+
+    /// Says that a client was refused, once a second at most.
+    fn say_refused(&self, refusal: &'static str) {
+        const EACH_MS: u64 = 1000;
+        let now_ms = clock::now_ms();
+        let mut said = self.refused_said.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        said.1 += 1;
+        if now_ms.saturating_sub(said.0) < EACH_MS {
+            return;
+        }
+        let count = std::mem::replace(&mut *said, (now_ms, 0)).1;
+        let why = refusal.trim_start_matches('-').trim_end();
+        report::warning("clients refused", &[("count", &count), ("last_was_told", &why)]);
     }
 
     /// Closes a client's connection, on whichever core it is.

@@ -7,6 +7,7 @@ mod keys;
 mod layout;
 mod limits;
 mod list;
+mod ordered;
 mod packed;
 mod set;
 mod shard;

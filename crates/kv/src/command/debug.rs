@@ -9,6 +9,7 @@ use super::memory::of_value;
 use super::{Answer, Call, DONE, Later, Outcome, Spec, flag};
 use crate::error::Error;
 use crate::protocol::{Args, Proto, parse_f64, parse_u64};
+use crate::report;
 use crate::store::{DBS, Db, Shard, ValueRef, seconds};
 use crate::{config, glob, server};
 
@@ -320,7 +321,7 @@ fn rewrite_all(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
 }
 
 fn log(call: &mut Call<'_>, args: Args<'_>) -> Answer {
-    eprintln!("DEBUG LOG: {}", String::from_utf8_lossy(&args[2]));
+    report::warning("DEBUG LOG", &[("text", &String::from_utf8_lossy(&args[2]))]);
     call.reply.ok();
     DONE
 }

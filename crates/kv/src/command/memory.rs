@@ -82,7 +82,7 @@ impl Usage {
 }
 
 /// Memory that the process has, in bytes, from `/proc`.
-fn resident() -> u64 {
+pub fn resident() -> u64 {
     const PAGE: u64 = 4096;
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());

@@ -9,6 +9,7 @@ use super::{Answer, Call, DONE, Spec, flag};
 use crate::error::Error;
 use crate::protocol::{Args, Proto, Reply, parse_f64, write_f64};
 use crate::store::{EventClass, Limits, Value, Zset};
+pub(super) use range::lex_bound;
 
 #[cfg(test)]
 mod tests;

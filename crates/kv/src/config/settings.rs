@@ -213,8 +213,25 @@ pub const SETTINGS: &[Setting] = &[
         },
     )
     .alias("list-max-ziplist-size"),
+    fixed("logfile", Kind::Text, "", |config, read| {
+        config.log_file = read.text().into();
+        Ok(())
+    }),
+    setting(
+        "loglevel",
+        Kind::Word(&["debug", "verbose", "notice", "warning"]),
+        "notice",
+        |config, read| {
+            config.log_level = read.text().parse()?;
+            Ok(())
+        },
+    ),
     setting("maxclients", Kind::Int(1, u32::MAX as i64), "10000", |config, read| {
         config.maxclients = read.int() as usize;
+        Ok(())
+    }),
+    fixed("metrics-port", Kind::Int(0, 65535), "0", |config, read| {
+        config.metrics_port = read.int() as u16;
         Ok(())
     }),
     setting("min-replicas-to-write", Kind::Int(0, i32::MAX as i64), "0", |config, read| {
@@ -242,6 +259,10 @@ pub const SETTINGS: &[Setting] = &[
     setting("notify-keyspace-events", Kind::Form, "", |config, read| {
         config.events = EventClass::read(read.text())
             .ok_or("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_owned())?;
+        Ok(())
+    }),
+    fixed("ordered-keys", Kind::Bool, "no", |config, read| {
+        config.ordered_keys = read.bool();
         Ok(())
     }),
     fixed("port", Kind::Int(0, 65535), "6379", |config, read| {
@@ -287,6 +308,26 @@ pub const SETTINGS: &[Setting] = &[
     }),
     setting("timeout", Kind::Int(0, i32::MAX as i64), "0", |config, read| {
         config.timeout_s = read.int() as u64;
+        Ok(())
+    }),
+    fixed("tls-auth-clients", Kind::Word(&["no", "optional", "yes"]), "yes", |config, read| {
+        config.tls_auth_clients = read.text().parse()?;
+        Ok(())
+    }),
+    fixed("tls-ca-cert-file", Kind::Text, "", |config, read| {
+        config.tls_ca_cert_file = read.text().into();
+        Ok(())
+    }),
+    fixed("tls-cert-file", Kind::Text, "", |config, read| {
+        config.tls_cert_file = read.text().into();
+        Ok(())
+    }),
+    fixed("tls-key-file", Kind::Text, "", |config, read| {
+        config.tls_key_file = read.text().into();
+        Ok(())
+    }),
+    fixed("tls-port", Kind::Int(0, 65535), "0", |config, read| {
+        config.tls_port = read.int() as u16;
         Ok(())
     }),
     fixed("unixsocket", Kind::Text, "", |config, read| {
@@ -348,12 +389,6 @@ pub const SETTINGS: &[Setting] = &[
     setting("lazyfree-lazy-user-del", Kind::Bool, "no", only_kept),
     setting("lazyfree-lazy-user-flush", Kind::Bool, "no", only_kept),
     setting("list-compress-depth", Kind::Int(0, i32::MAX as i64), "0", only_kept),
-    setting(
-        "loglevel",
-        Kind::Word(&["debug", "verbose", "notice", "warning"]),
-        "notice",
-        only_kept,
-    ),
     setting("maxmemory-clients", Kind::Form, "0", |_config, read| super::check_share(read.text())),
     setting("maxmemory-eviction-tenacity", Kind::Int(0, 100), "10", only_kept),
     setting("rdbchecksum", Kind::Bool, "yes", only_kept),
@@ -373,4 +408,25 @@ pub fn find(name: &str) -> Option<&'static Setting> {
         setting.name.eq_ignore_ascii_case(name)
             || setting.alias.is_some_and(|alias| alias.eq_ignore_ascii_case(name))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::SETTINGS;
+
+    #[test]
+    fn the_documentation_lists_all_settings_and_no_others() {
+        let text = include_str!("../../../../docs/kv.md");
+        let (_, rest) = text.split_once("## Settings").expect("there is such a chapter");
+        let (chapter, _) = rest.split_once("\n## ").expect("others follow");
+        // Names are in the first column, then in a list.
+        let (table, list) = chapter.split_once("Taken so that").expect("a list follows the table");
+        let cells = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+        let names = cells.chain([list]).flat_map(|cell| cell.split('`').skip(1).step_by(2));
+        let documented: BTreeSet<&str> = names.collect();
+        let settings: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+        assert_eq!(documented, settings);
+    }
 }

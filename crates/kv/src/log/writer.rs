@@ -20,6 +20,7 @@ use super::segment::{self, LOG, TEMPORARY, name_of};
 use super::{
     Batch, Batches, Failure, Hook, Options, Policy, Recovered, Shared, at_file, lock, record,
 };
+use crate::report;
 use crate::store::Lsn;
 
 /// Bytes that are synced before the time has come, so that memory does not hold many.
@@ -242,6 +243,7 @@ impl<D: Disk> Writer<D> {
     /// All that was written is durable: tells everybody.
     fn publish(&mut self) {
         self.durable = self.written;
+        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
         let freed = std::mem::take(&mut self.held_len);
         let congested = self.shared.congested_len;
         let before = self.shared.pending.fetch_sub(freed, Ordering::Relaxed);
@@ -265,12 +267,17 @@ impl<D: Disk> Writer<D> {
     }
 
     fn fail(&self, why: String) {
+        self.shared.failures.fetch_add(1, Ordering::Relaxed);
         *lock(&self.shared.failure) = why;
         self.shared.failed.store(true, Ordering::Release);
     }
 
     /// Refuses writes until a new segment has what is not durable. Whether it came to that before the end.
     async fn begin_again(&mut self, failure: Failure) -> bool {
+        let (durable, waiting) = (self.durable, self.held_len);
+        let fields: [(&str, &dyn std::fmt::Display); 3] =
+            [("error", &failure), ("durable_lsn", &durable), ("waiting_bytes", &waiting)];
+        report::warning("the log cannot be written: writes are refused until it can", &fields);
         self.fail(failure.to_string());
         loop {
             match self.begin_segment().await {
@@ -284,6 +291,7 @@ impl<D: Disk> Writer<D> {
         }
         self.publish();
         self.shared.failed.store(false, Ordering::Release);
+        report::notice("the log is written again", &[("durable_lsn", &self.durable)]);
         true
     }
 

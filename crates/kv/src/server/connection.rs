@@ -20,7 +20,7 @@ use super::core::Core;
 use super::dispatch::Wait;
 use super::output::Output;
 use super::signal::Signal;
-use super::{Client, later};
+use super::{Client, later, tls};
 use crate::clock;
 use crate::command::Null;
 use crate::error::Error;
@@ -38,21 +38,45 @@ const FAREWELL: Duration = Duration::from_secs(10);
 pub enum Socket {
     /// TCP.
     Tcp(TcpStream),
+    /// TLS over TCP.
+    Tls(tls::Stream),
     /// A Unix socket.
     Unix(UnixStream),
 }
 
-impl Socket {
-    async fn recv(&self) -> io::Result<Lease> {
+/// Bytes that were received.
+pub enum Received {
+    /// Where the runtime has put them.
+    Lease(Lease),
+    /// In memory of their own, as TLS gives them.
+    Bytes(Vec<u8>),
+}
+
+impl Deref for Received {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
         match self {
-            Socket::Tcp(stream) => stream.recv().await,
-            Socket::Unix(stream) => stream.recv().await,
+            Received::Lease(lease) => lease,
+            Received::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+impl Socket {
+    async fn recv(&self) -> io::Result<Received> {
+        match self {
+            Socket::Tcp(stream) => stream.recv().await.map(Received::Lease),
+            Socket::Tls(stream) => stream.recv().await.map(Received::Bytes),
+            Socket::Unix(stream) => stream.recv().await.map(Received::Lease),
         }
     }
 
     async fn send_all<B: omniring::buf::IoBuf>(&self, buf: B) -> (io::Result<()>, B) {
         match self {
             Socket::Tcp(stream) => stream.send_all(buf).await,
+            Socket::Tls(stream) => stream.send_all(buf).await,
             Socket::Unix(stream) => stream.send_all(buf).await,
         }
     }
@@ -67,6 +91,7 @@ impl Socket {
         // It may be closed by its peer already.
         let _ = match self {
             Socket::Tcp(stream) => stream.shutdown(std::net::Shutdown::Both).await,
+            Socket::Tls(stream) => stream.shutdown().await,
             Socket::Unix(stream) => stream.shutdown(std::net::Shutdown::Both).await,
         };
     }
@@ -263,7 +288,7 @@ pub async fn serve(core: Rc<Core>, socket: Socket, info: ClientInfo) {
 /// Reads requests and has them carried out, one after the other.
 async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
     let mut parser = Parser::default();
-    let mut lease: Option<Lease> = None;
+    let mut lease: Option<Received> = None;
     while !conn.is_closing() {
         let config = core.config();
         let mut input: &[u8] = lease.as_ref().map_or(&[], |lease| lease.deref());
@@ -438,6 +463,11 @@ async fn write(core: Rc<Core>, conn: Rc<Conn>) {
         if queued <= OUTPUT_MAX {
             conn.reader.set();
         }
+    }
+    if let Socket::Tls(stream) = &conn.socket
+        && !conn.is_killed.get()
+    {
+        stream.end().await;
     }
     conn.socket.shutdown().await;
 }

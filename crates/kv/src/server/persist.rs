@@ -18,6 +18,7 @@ use crate::config::{AppendFsync, Config};
 use crate::error::Error;
 use crate::log::{self, Files, IntoKeys, Log, Policy, Room, Snapshot};
 use crate::rdb;
+use crate::report;
 use crate::store::{Keys, Slice};
 
 /// The directory of the log, below `dir`.
@@ -65,6 +66,10 @@ pub struct Persistence {
     pub is_saving: AtomicBool,
     /// When the last snapshot or dump was complete, in seconds since 1970.
     pub saved_s: AtomicU64,
+    /// Snapshots and dumps that were completed.
+    pub snapshots: AtomicU64,
+    /// Those that failed.
+    pub snapshot_failures: AtomicU64,
     /// Whether the last one failed.
     pub has_failed: AtomicBool,
     /// Changes since then.
@@ -110,6 +115,15 @@ pub async fn start(server: &Arc<Server>, keys: &mut Keys) -> Result<Vec<String>,
     let mut target = IntoKeys::new(keys, server);
     let recovered = log::recover(&*disk, &mut target).await.map_err(failed)?;
     drop(target);
+    let saved_keys = recovered.snapshot.as_ref().map_or(0, |saved| saved.keys);
+    let dir = path.display();
+    let fields: [(&str, &dyn fmt::Display); 4] = [
+        ("dir", &dir),
+        ("snapshot_keys", &saved_keys),
+        ("log_commands", &recovered.commands),
+        ("last_lsn", &recovered.last),
+    ];
+    report::notice("snapshot and log loaded", &fields);
     let is_new = recovered.last == 0 && recovered.snapshot.is_none();
     let mut notices = recovered.notices.clone();
     if is_new {
@@ -195,12 +209,14 @@ impl Core {
             return self.save_dump().await;
         };
         let disk = DISK.with(|place| place.borrow().clone()).expect("core 0 has the log");
+        let begin_ms = clock::now_ms();
         let mut held = self.hold(&self.all_shards()).await;
         let begun = Snapshot::begin(&mut held.keys, log.cut(), clock::now_ms());
         drop(held);
         let Some(snapshot) = begun else {
             return Err(Error::new("ERR Background save already in progress"));
         };
+        report::notice("snapshot begun", &[("lsn", &log.figures().last)]);
         for index in 0..self.server.shard_count() {
             let room = snapshot.room();
             self.server.send_to(index, move |core| drop(omniring::spawn(core.save_shard(room))));
@@ -210,6 +226,14 @@ impl Core {
         match written {
             Ok(saved) => {
                 log.saved(&saved);
+                let took = clock::now_ms().saturating_sub(begin_ms);
+                let fields: [(&str, &dyn fmt::Display); 4] = [
+                    ("lsn", &saved.lsn),
+                    ("keys", &saved.keys),
+                    ("bytes", &saved.len),
+                    ("ms", &took),
+                ];
+                report::notice("snapshot written", &fields);
                 Ok(())
             }
             Err(failure) => Err(Error::of(format!("ERR {failure}"))),
@@ -286,6 +310,8 @@ impl Core {
     fn note_saved(&self, is_good: bool) {
         let persistence = &self.server.persistence;
         persistence.has_failed.store(!is_good, Ordering::Relaxed);
+        let count = if is_good { &persistence.snapshots } else { &persistence.snapshot_failures };
+        count.fetch_add(1, Ordering::Relaxed);
         if is_good {
             persistence.saved_s.store(clock::now_ms() / 1000, Ordering::Relaxed);
             persistence.changes.store(0, Ordering::Relaxed);
@@ -302,7 +328,7 @@ impl Server {
         self.send_to(0, |core| {
             drop(omniring::spawn(async move {
                 if let Err(error) = core.snapshot().await {
-                    eprintln!("snapshot: {error}");
+                    report::warning("snapshot failed", &[("error", &error)]);
                 }
                 core.server.persistence.is_saving.store(false, Ordering::Release);
             }));

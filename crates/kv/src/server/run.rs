@@ -10,23 +10,25 @@ use std::os::unix::net::{SocketAddr as SocketAddrUnix, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use omniring::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use omniring::net::{Keepalive, TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use omniring::signal::{Signal, SignalKind};
 use omniring::{Engine, Runtime};
 
 use super::client::ClientInfo;
 use super::connection::{self, Socket};
 use super::persist::{self, LoadError};
-use super::{Core, Server};
+use super::{Core, Server, open_files, tls};
 use crate::clock;
 use crate::config::Config;
 use crate::error::Error;
+use crate::report;
 use crate::store::{Keys, Shard};
 
-/// Connections that wait to be accepted, at most.
-const BACKLOG: u32 = 511;
+/// Connections that ask for metrics and wait to be accepted, at most.
+const METRICS_BACKLOG: u32 = 16;
 
 /// Why the server did not start.
 #[derive(Debug)]
@@ -39,6 +41,12 @@ pub enum StartError {
     ListenUnix(PathBuf, io::Error),
     /// What outlives the process cannot be loaded.
     Load(LoadError),
+    /// TLS cannot be spoken as the settings want it.
+    Tls(String),
+    /// The limit of open files is too low.
+    OpenFiles(String),
+    /// What happens cannot be said in the file that is to have it.
+    LogFile(PathBuf, io::Error),
     /// SIGTERM cannot be waited for.
     Signal(io::Error),
     /// At the end, what was not on the disk yet could not be written.
@@ -54,6 +62,8 @@ impl fmt::Display for StartError {
                 write!(f, "cannot listen on {}: {error}", path.display())
             }
             StartError::Load(error) => error.fmt(f),
+            StartError::Tls(why) | StartError::OpenFiles(why) => f.write_str(why),
+            StartError::LogFile(path, error) => write!(f, "logfile {}: {error}", path.display()),
             StartError::Signal(error) => write!(f, "cannot wait for signals: {error}"),
             StartError::Stop(error) => write!(f, "the log could not be completed: {error}"),
         }
@@ -69,9 +79,22 @@ pub fn run(
     engine: Engine,
     cores: usize,
 ) -> Result<(), StartError> {
+    let opened = report::begin(config.log_level, &config.log_file);
+    opened.map_err(|error| StartError::LogFile(config.log_file.clone(), error))?;
+    let tls = (config.tls_port != 0).then(|| tls::acceptor(&config));
+    let tls = tls.transpose().map_err(StartError::Tls)?;
     let runtime =
         Runtime::builder().engine(engine).cores(cores).build().map_err(StartError::Runtime)?;
     let server = Arc::new(Server::new(config, None, cores));
+    let fields: [(&str, &dyn fmt::Display); 5] = [
+        ("version", &env!("CARGO_PKG_VERSION")),
+        ("engine", &runtime.engine()),
+        ("why", &runtime.engine_choice()),
+        ("cores", &cores),
+        ("pid", &std::process::id()),
+    ];
+    report::notice("starting", &fields);
+    open_files::fit(&server).map_err(StartError::OpenFiles)?;
     if let Some(file) = file {
         server.set_config_file(file);
     }
@@ -79,8 +102,14 @@ pub fn run(
     runtime.block_on(async {
         let mut keys = Keys::new(cores);
         (0..cores).for_each(|index| keys.put(Box::new(Shard::new(index))));
+        if server.config().ordered_keys {
+            keys.keep_order();
+        }
         let notices = persist::start(&server, &mut keys).await.map_err(StartError::Load)?;
-        notices.iter().for_each(|notice| eprintln!("{notice}"));
+        notices.iter().for_each(|text| report::notice(text, &[]));
+        let count: usize =
+            keys.shards().map(|shard| shard.dbs.iter().map(|db| db.len()).sum::<usize>()).sum();
+        report::notice("keys are loaded", &[("keys", &count)]);
         let needs_snapshot = persist::needs_snapshot(&server, &mut keys);
         for index in 0..cores {
             let shard = keys.take(index).expect("all shards are at hand");
@@ -91,21 +120,31 @@ pub fn run(
             });
             drop(started.await);
         }
-        for addr in server.config().addrs() {
+        let config = server.config();
+        let plain = config.addrs(config.port).into_iter().map(|addr| (addr, None));
+        let with_tls = config.addrs(config.tls_port).into_iter().map(|addr| (addr, tls.clone()));
+        for (addr, tls) in plain.chain(with_tls) {
             for index in 0..cores {
-                let server = server.clone();
-                let listening = omniring::spawn_on(index, move || listen(server, addr));
+                let (server, tls) = (server.clone(), tls.clone());
+                let listening = omniring::spawn_on(index, move || listen(server, addr, tls));
                 match listening.await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => return Err(StartError::Listen(addr, error)),
                     Err(panicked) => panicked.resume(),
                 }
             }
+            report::notice("listening", &[("addr", &addr), ("tls", &tls.is_some())]);
+        }
+        for addr in config.addrs(config.metrics_port) {
+            let listening = listen_metrics(addr).await;
+            listening.map_err(|error| StartError::Listen(addr, error))?;
+            report::notice("listening for metrics", &[("addr", &addr)]);
         }
         let path = server.config().unix_socket.clone();
         if !path.as_os_str().is_empty() {
             let listening = listen_unix(server.clone(), &path).await;
             listening.map_err(|error| StartError::ListenUnix(path.clone(), error))?;
+            report::notice("listening", &[("path", &path.display())]);
         }
         if needs_snapshot {
             server.begin_snapshot();
@@ -119,10 +158,11 @@ pub fn run(
                 }
             }));
         }
-        eprintln!("Ready to accept connections");
+        report::notice("Ready to accept connections", &[]);
         tell_systemd("READY=1");
         server.until_stopped().await;
         tell_systemd("STOPPING=1");
+        report::notice("stopping", &[("clients", &server.clients.count())]);
         for index in 0..cores {
             drop(omniring::spawn_on(index, || async { end().await }).await);
         }
@@ -132,7 +172,9 @@ pub fn run(
         }
         if let Some(log) = server.persistence.log() {
             log.stop().await.map_err(StartError::Stop)?;
+            report::notice("the log is complete", &[("durable_lsn", &log.figures().durable)]);
         }
+        report::notice("stopped", &[]);
         Ok(())
     })
 }
@@ -169,19 +211,37 @@ async fn end() {
 }
 
 /// Accepts connections on this core: each core has a listener of its own, between which the kernel shares them.
-async fn listen(server: Arc<Server>, addr: SocketAddr) -> io::Result<()> {
+///
+/// With TLS where there is an acceptor.
+async fn listen(
+    server: Arc<Server>,
+    addr: SocketAddr,
+    tls: Option<tls::Acceptor>,
+) -> io::Result<()> {
     let socket = TcpSocket::new_for(addr).await?;
     socket.set_reuse_address(true)?;
     if server.shard_count() > 1 {
         socket.set_reuse_port(true)?;
     }
     socket.bind(addr).await?;
-    let listener = socket.listen(BACKLOG).await?;
-    drop(omniring::spawn(accept(server, listener)));
+    let listener = socket.listen(server.config().tcp_backlog).await?;
+    drop(omniring::spawn(accept(server, listener, tls)));
     Ok(())
 }
 
-async fn accept(server: Arc<Server>, listener: TcpListener) {
+/// Listens for who asks for metrics: on core 0.
+async fn listen_metrics(addr: SocketAddr) -> io::Result<()> {
+    let socket = TcpSocket::new_for(addr).await?;
+    socket.set_reuse_address(true)?;
+    socket.bind(addr).await?;
+    let listener = socket.listen(METRICS_BACKLOG).await?;
+    if let Some(core) = Core::current() {
+        drop(omniring::spawn(super::metrics::serve(core, listener)));
+    }
+    Ok(())
+}
+
+async fn accept(server: Arc<Server>, listener: TcpListener, tls: Option<tls::Acceptor>) {
     let mut incoming = listener.incoming();
     loop {
         let Ok(stream) = incoming.next().await else {
@@ -189,11 +249,14 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
             continue;
         };
         if let Some(refusal) = refusal(&server, Some(&stream)) {
-            refuse(&server, Socket::Tcp(stream), refusal);
+            // To a client that speaks TLS nothing can be said before a handshake, which it does not get.
+            let socket = tls.is_none().then(|| Socket::Tcp(stream));
+            refuse(&server, socket, refusal);
             continue;
         }
         // Without it replies wait for the peer's acknowledgement; a peer that has gone shows in the next receive.
         let _ = stream.set_nodelay(true);
+        let _ = stream.set_keepalive(keepalive(server.config().tcp_keepalive_s));
         let shown =
             |addr: io::Result<SocketAddr>| addr.map_or(String::new(), |addr| addr.to_string());
         let info = ClientInfo {
@@ -202,8 +265,34 @@ async fn accept(server: Arc<Server>, listener: TcpListener) {
             local_addr: shown(stream.local_addr()),
             ..ClientInfo::default()
         };
-        welcome(&server, Socket::Tcp(stream), info);
+        let Some(tls) = tls.clone() else {
+            welcome(&server, Socket::Tcp(stream), info);
+            continue;
+        };
+        let server = server.clone();
+        server.handshakes.fetch_add(1, Ordering::Relaxed);
+        drop(omniring::spawn(async move {
+            let accepted = tls.accept(stream).await;
+            server.handshakes.fetch_sub(1, Ordering::Relaxed);
+            match accepted {
+                Ok(stream) => welcome(&server, Socket::Tls(stream), info),
+                Err(error) => {
+                    let fields: [(&str, &dyn fmt::Display); 2] =
+                        [("addr", &info.addr), ("error", &error)];
+                    report::verbose("no TLS with a client", &fields);
+                }
+            }
+        }));
     }
+}
+
+/// Questions to a client that is silent for so many seconds, after three of which it counts as gone; 0 for none.
+fn keepalive(seconds: u64) -> Option<Keepalive> {
+    /// What the kernel takes.
+    const SECONDS_MAX: u64 = 32_767;
+    let idle = seconds.min(SECONDS_MAX);
+    let each = Duration::from_secs((idle / 3).max(1));
+    (seconds > 0).then(|| Keepalive::new(Duration::from_secs(idle), each, 3))
 }
 
 /// Accepts connections on a Unix socket, all of them on this core. A socket that nobody listens on is replaced.
@@ -230,7 +319,7 @@ async fn listen_unix(server: Arc<Server>, path: &Path) -> io::Result<()> {
                 continue;
             };
             if let Some(refusal) = refusal(&server, None) {
-                refuse(&server, Socket::Unix(stream), refusal);
+                refuse(&server, Some(Socket::Unix(stream)), refusal);
                 continue;
             }
             let info = ClientInfo {
@@ -267,20 +356,24 @@ fn welcome(server: &Server, socket: Socket, info: ClientInfo) {
 }
 
 /// Tells a client that it is not served, and closes the connection.
-fn refuse(server: &Server, socket: Socket, refusal: &'static str) {
+fn refuse(server: &Server, socket: Option<Socket>, refusal: &'static str) {
     let Some(core) = Core::current() else {
         return;
     };
     let stats = server.stats.core(core.index);
     stats.connections.add(1);
     stats.refused.add(1);
-    drop(omniring::spawn(async move { socket.refuse(refusal).await }));
+    server.say_refused(refusal);
+    if let Some(socket) = socket {
+        drop(omniring::spawn(async move { socket.refuse(refusal).await }));
+    }
 }
 
 /// Why a client is not served, if it is not.
 fn refusal(server: &Server, stream: Option<&TcpStream>) -> Option<&'static str> {
     let config = server.config();
-    if server.clients.count() >= config.maxclients {
+    let handshakes = server.handshakes.load(Ordering::Relaxed);
+    if server.clients.count() + handshakes >= config.maxclients {
         return Some("-ERR max number of clients reached\r\n");
     }
     let is_loopback = |addr: SocketAddr| addr.ip().to_canonical().is_loopback();

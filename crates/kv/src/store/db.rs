@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::layout::{Layout, Len, read_len, read_u64, sized};
+use super::ordered::Ordered;
 use super::slab::Slab;
 use super::table::{self, Table};
 use super::{Hash, Kind, List, Set, StrRef, Value, ValueRef, Zset, hash_of};
@@ -129,12 +130,31 @@ pub struct Db {
     changed: Option<(u32, usize)>,
     /// The epoch of new keys.
     epoch: bool,
+    /// The keys in order, where they are kept so.
+    ordered: Option<Box<Ordered>>,
 }
 
 impl Db {
     /// An empty database.
     pub fn new() -> Db {
         Db::default()
+    }
+
+    /// An empty database that keeps its keys in order if this one does, and has its epoch.
+    pub fn emptied(&self) -> Db {
+        let ordered = self.ordered.is_some().then(Box::default);
+        Db { epoch: self.epoch, ordered, ..Db::default() }
+    }
+
+    /// Keeps the keys in order from now on. There are none yet.
+    pub fn keep_order(&mut self) {
+        debug_assert!(self.is_empty(), "the order is of all keys");
+        self.ordered = Some(Box::default());
+    }
+
+    /// The keys in order, where they are kept so.
+    pub fn ordered(&self) -> Option<&Ordered> {
+        self.ordered.as_deref()
     }
 
     /// The number of keys, expired ones that were not removed yet among them.
@@ -404,6 +424,9 @@ impl Db {
     /// The same where the key's hash is known.
     pub fn remove_hashed(&mut self, hash: u64, slot: Slot) -> (Value, Option<u64>) {
         let expires_ms = self.expires_ms(slot);
+        if let Some(ordered) = &mut self.ordered {
+            ordered.remove(Keyed::key(self.table.entry(slot)));
+        }
         let value = match self.apart(slot) {
             Some((_, number)) => self.cut(number),
             None => self.value(slot).to_value(),
@@ -445,7 +468,8 @@ impl Db {
             Some((number, before)) => self.value_bytes + self.values[number].memory() - before,
             None => self.value_bytes,
         };
-        self.table.memory() + self.values.memory() + value_bytes
+        let order_bytes = self.ordered.as_ref().map_or(0, |ordered| ordered.memory());
+        self.table.memory() + self.values.memory() + value_bytes + order_bytes
     }
 
     /// The memory of one key and its value, in bytes, about.
@@ -466,9 +490,9 @@ impl Db {
 
     /// Takes everything out, to be dropped piece by piece. The epoch of new keys stays.
     pub fn take(&mut self) -> Remains {
-        let old = std::mem::replace(self, Db { epoch: self.epoch, ..Db::default() });
-        let Db { mut table, values, .. } = old;
-        Remains { table: table.take(), values }
+        let emptied = self.emptied();
+        let Db { mut table, values, ordered, .. } = std::mem::replace(self, emptied);
+        Remains { table: table.take(), values, ordered }
     }
 
     /// The type and number of a value that lies in the slab.
@@ -607,7 +631,12 @@ impl Db {
         let parts = [&head[..], &key_len, key, expires, parts[0], parts[1]];
         match found {
             Some(slot) => self.table.replace(hash, slot, &parts),
-            None => self.table.insert(hash, &parts),
+            None => {
+                if let Some(ordered) = &mut self.ordered {
+                    ordered.insert(key);
+                }
+                self.table.insert(hash, &parts)
+            }
         }
     }
 }
@@ -621,13 +650,17 @@ fn read_number(content: &[u8]) -> u32 {
 pub struct Remains {
     table: table::Remains,
     values: Slab<Value, 1024>,
+    ordered: Option<Box<Ordered>>,
 }
 
 impl Remains {
     /// Drops about `count` keys; whether any may be left.
     pub fn drop_some(&mut self, count: usize) -> bool {
         const SEGMENT: usize = 256;
-        self.values.drop_some(count) || self.table.drop_some(count.div_ceil(SEGMENT))
+        let is_order_left = self.ordered.as_mut().is_some_and(|ordered| ordered.drop_some(count));
+        is_order_left
+            || self.values.drop_some(count)
+            || self.table.drop_some(count.div_ceil(SEGMENT))
     }
 }
 

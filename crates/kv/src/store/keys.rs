@@ -9,13 +9,15 @@
 //!   time stands still and deletions are in the log.
 //! - *No empty aggregates*: a command that takes the last element calls [`Keys::drop_if_empty`].
 
+use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::db::Slot;
 use super::shard::{Lsn, Shard, hash_of, shard_of_hash};
 use super::{
-    Access, Db, Expiry, Hash, Kind, Limits, List, Set, StrRef, Value, ValueRef, Waiter, Zset,
+    Access, Db, Expiry, Hash, Kind, LexBound, Limits, List, Set, StrRef, Value, ValueRef, Waiter,
+    Zset,
 };
 use crate::error::Error;
 use crate::protocol::OwnedArgs;
@@ -445,6 +447,53 @@ impl Keys {
         0
     }
 
+    /// Keeps the keys of all databases in order from now on, in the shards at hand. There are none yet.
+    pub fn keep_order(&mut self) {
+        self.shards().flat_map(|shard| &mut shard.dbs).for_each(Db::keep_order);
+    }
+
+    /// Whether the keys are kept in order.
+    pub fn is_ordered(&self) -> bool {
+        self.shards.iter().flatten().all(|shard| shard.dbs[self.db].ordered().is_some())
+    }
+
+    /// Visits the keys of the database between two bounds in the order of their bytes, in all shards together, the
+    /// lowest or the highest first, until `visit` gives false. Keys whose time has come are not visited.
+    ///
+    /// # Panics
+    /// Where keys are not kept in order: ask [`Keys::is_ordered`].
+    pub fn range(
+        &self,
+        min: LexBound<'_>,
+        max: LexBound<'_>,
+        backwards: bool,
+        mut visit: impl FnMut(&[u8]) -> bool,
+    ) {
+        type Walk<'a> = Box<dyn Iterator<Item = &'a [u8]> + 'a>;
+        let tables = self.shards.iter().flatten().map(|shard| &shard.dbs[self.db]);
+        let mut walks: Vec<(&Db, Peekable<Walk<'_>>)> = Vec::new();
+        for table in tables {
+            let ordered = table.ordered().expect("keys are kept in order");
+            let range = ordered.range(min, max);
+            let walk: Walk<'_> = if backwards { Box::new(range.rev()) } else { Box::new(range) };
+            walks.push((table, walk.peekable()));
+        }
+        loop {
+            let heads = walks.iter_mut().enumerate();
+            let heads = heads.filter_map(|(at, (_, walk))| walk.peek().map(|key| (*key, at)));
+            let Some((key, at)) = (if backwards { heads.max() } else { heads.min() }) else {
+                return;
+            };
+            let (table, walk) = &mut walks[at];
+            walk.next();
+            let is_alive =
+                |slot| self.replaying || table.expires_ms(slot).is_none_or(|ms| ms > self.now_ms);
+            if table.find(key).is_some_and(is_alive) && !visit(key) {
+                return;
+            }
+        }
+    }
+
     /// When a key expires, in milliseconds since 1970: `None` where there is no key, `Some(None)` where it stays.
     pub fn expires_ms(&mut self, key: &[u8]) -> Option<Option<u64>> {
         let home = self.home(key);
@@ -614,12 +663,11 @@ impl Keys {
     pub fn clear(&mut self, db: usize) {
         for shard in self.shards() {
             let old = std::mem::take(&mut shard.dbs[db]);
-            let epoch = old.new_epoch();
+            let emptied = old.emptied();
             shard.touch_where(db, |key| old.find(key).is_some());
             shard.dbs[db] = old;
             shard.save_all_first(db);
-            shard.dbs[db] = Db::new();
-            shard.dbs[db].set_new_epoch(epoch);
+            shard.dbs[db] = emptied;
         }
     }
 

@@ -60,7 +60,7 @@ fn score_bound(word: &[u8]) -> Result<ScoreBound, Error> {
     Ok(ScoreBound { score, exclusive })
 }
 
-fn lex_bound(word: &[u8]) -> Result<LexBound<'_>, Error> {
+pub(in crate::command) fn lex_bound(word: &[u8]) -> Result<LexBound<'_>, Error> {
     match word {
         b"-" => Ok(LexBound::Lowest),
         b"+" => Ok(LexBound::Highest),

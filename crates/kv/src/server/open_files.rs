@@ -1,0 +1,48 @@
+//! The limit of open files, and how many clients it lets be: `maxclients`.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::Server;
+use crate::config;
+use crate::report;
+
+/// Open files beside those of clients, of the process and of each core.
+const OTHERS: u64 = 32;
+const OF_A_CORE: u64 = 16;
+
+/// Raises the limit so that it lets `maxclients` be, or lowers `maxclients` to what it lets be.
+///
+/// # Errors
+/// Where there would be none.
+pub fn fit(server: &Server) -> Result<(), String> {
+    let config = server.config();
+    let others = OTHERS + OF_A_CORE * server.shard_count() as u64;
+    let needed = config.maxclients as u64 + others;
+    let limit = getrlimit(Resource::Nofile);
+    let Some(soft) = limit.current.filter(|&soft| soft < needed) else {
+        return Ok(());
+    };
+    let raised = needed.min(limit.maximum.unwrap_or(needed));
+    let wanted = Rlimit { current: Some(raised), maximum: limit.maximum };
+    let reached =
+        if raised > soft && setrlimit(Resource::Nofile, wanted).is_ok() { raised } else { soft };
+    if reached >= needed {
+        return Ok(());
+    }
+    let clients = reached.saturating_sub(others);
+    if clients == 0 {
+        return Err(format!(
+            "the limit of open files is {reached}, and {others} are needed besides those of clients; raise it \
+             (ulimit -n, LimitNOFILE= in systemd)"
+        ));
+    }
+    report::warning(
+        "maxclients lowered: the limit of open files lets no more be (ulimit -n, LimitNOFILE= in systemd)",
+        &[("maxclients", &clients), ("wanted", &config.maxclients), ("open_files", &reached)],
+    );
+    let mut lowered = (*config).clone();
+    let setting = config::find("maxclients").expect("there is such a setting");
+    lowered.set(setting, &clients.to_string())?;
+    server.set_config(lowered);
+    Ok(())
+}
