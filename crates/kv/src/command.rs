@@ -364,6 +364,16 @@ impl Command {
         if arity < 0 { words >= -arity } else { words == arity }
     }
 
+    /// Whether it is this command that a request calls, and with a right number of words. Says no of commands that
+    /// have subcommands, or are one.
+    #[inline]
+    pub fn is_called_by(&self, args: Args<'_>) -> bool {
+        self.subcommands.is_empty()
+            && self.full_name.len() == self.spec.name.len()
+            && args.is(0, self.spec.name)
+            && self.takes(args.len())
+    }
+
     /// Whether it is a subcommand that a request calls.
     fn asks_subcommand(&self, args: Args<'_>) -> bool {
         match self.spec.run {

@@ -139,6 +139,11 @@ impl Parser {
         self.buf.extend_from_slice(input);
     }
 
+    /// Where the next requests lie, of which `input` has those that are not kept.
+    pub fn next_bytes<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
+        if self.has_kept() { &self.buf[self.start..] } else { input }
+    }
+
     /// Bytes that are kept.
     pub fn kept(&self) -> usize {
         let filling = self.progress.filling.as_ref().map_or(0, |(word, _)| word.len());
@@ -274,6 +279,10 @@ impl Progress {
     /// Reads a line of a letter and a number; `None` when it has not arrived, `Some(None)` if it is no number.
     fn length(&mut self, source: &[u8], what: &str) -> Result<Option<Option<i64>>, ProtocolError> {
         let line = &source[self.at..];
+        if let Some((value, len)) = short_length(line) {
+            self.at += len;
+            return Ok(Some(Some(value)));
+        }
         let Some(end) = line.iter().take(LINE_MAX).position(|&byte| byte == b'\r') else {
             if line.len() > LINE_MAX {
                 return Err(error(&format!("too big {what} string")));
@@ -308,6 +317,59 @@ impl Progress {
         }
         Ok(true)
     }
+}
+
+/// The number in a line of a letter and one to five digits, and the bytes of the line: `None` of any other line.
+#[inline]
+fn short_length(line: &[u8]) -> Option<(i64, usize)> {
+    let first = line.get(1)?.wrapping_sub(b'0');
+    // What begins with 0 is 0, or for others to judge.
+    if !(1..=9).contains(&first) {
+        return None;
+    }
+    let mut value = i64::from(first);
+    for (at, &byte) in line.iter().enumerate().take(7).skip(2) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            let ends = byte == b'\r' && line.len() > at + 1;
+            return ends.then_some((value, at + 2));
+        }
+        value = value * 10 + i64::from(digit);
+    }
+    None
+}
+
+/// Calls `visit` with the second word of each request that lies complete at the begin of `input`, of `most` at most:
+/// mostly that is the key. A guess, for who wants to prepare something; a request that is unusual ends it.
+pub fn second_words(mut input: &[u8], most: usize, mut visit: impl FnMut(&[u8])) {
+    for _ in 0..most {
+        let Some(rest) = pass_request(input, &mut visit) else {
+            return;
+        };
+        input = rest;
+    }
+}
+
+fn pass_request<'i>(input: &'i [u8], visit: &mut impl FnMut(&[u8])) -> Option<&'i [u8]> {
+    if input.first() != Some(&b'*') {
+        return None;
+    }
+    let (count, len) = short_length(input)?;
+    let mut at = len;
+    for index in 0..count {
+        let line = input.get(at..)?;
+        if line.first() != Some(&b'$') {
+            return None;
+        }
+        let (word, len) = short_length(line)?;
+        let start = at + len;
+        let end = start + word as usize;
+        if index == 1 {
+            visit(input.get(start..end)?);
+        }
+        at = end + 2;
+    }
+    input.get(at..)
 }
 
 /// The words of a line: between spaces; `"..."` with `\n`, `\r`, `\t`, `\b`, `\a`, `\\`, `\"` and `\xHH`; `'...'`

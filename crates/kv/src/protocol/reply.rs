@@ -53,6 +53,17 @@ impl Reply {
         self.bytes.is_empty() && self.shared.is_empty()
     }
 
+    /// Whether it has memory to write to.
+    pub fn has_memory(&self) -> bool {
+        self.bytes.capacity() > 0
+    }
+
+    /// Gives it memory to write to, in place of what it has; nothing was written yet.
+    pub fn set_memory(&mut self, bytes: Vec<u8>) {
+        debug_assert!(self.is_empty() && bytes.is_empty(), "no reply is lost, and none comes from before");
+        self.bytes = bytes;
+    }
+
     /// The bytes written, shared values included.
     pub fn len(&self) -> usize {
         self.bytes.len() + self.shared.iter().map(|(_, value)| value.len()).sum::<usize>()

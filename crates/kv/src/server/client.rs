@@ -41,6 +41,8 @@ pub struct Client {
     pub no_touch: bool,
     /// Whether it sees all commands: `MONITOR`.
     pub is_monitor: bool,
+    /// The command that it called last: mostly the next one is the same.
+    pub last_command: Option<&'static Command>,
     /// Whether its connection is closed once its replies are sent.
     pub closes: bool,
 }

@@ -21,7 +21,6 @@ use super::dispatch::Wait;
 use super::output::Output;
 use super::signal::Signal;
 use super::{Client, later, tls};
-use crate::clock;
 use crate::command::Null;
 use crate::error::Error;
 use crate::protocol::{Args, Bounds, Length, OwnedArgs, Parser, Proto, Reply};
@@ -145,6 +144,12 @@ impl Conn {
         let gate = self.reply_gate.replace(0);
         let mut reply = self.reply.borrow_mut();
         self.output.borrow_mut().push(gate, &mut reply);
+        if reply.has_memory() {
+            // A client that does nothing has none.
+            let proto = reply.proto();
+            let (bytes, _) = std::mem::replace(&mut *reply, Reply::new(proto)).take();
+            self.core.give_spare(bytes);
+        }
         drop(reply);
         self.queued();
     }
@@ -290,14 +295,25 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
     let mut parser = Parser::default();
     let mut lease: Option<Received> = None;
     while !conn.is_closing() {
-        let config = core.config();
+        let mut config = core.config();
+        core.look_at_clock();
+        // How many of the next requests have been looked ahead at.
+        let mut ahead = 0;
         let mut input: &[u8] = lease.as_ref().map_or(&[], |lease| lease.deref());
         let mut wait: Option<(Wait, OwnedArgs)> = None;
+        if !input.is_empty() {
+            client.info.last_ms.store(core.recent_us() / 1000, Ordering::Relaxed);
+            conn.reply.borrow_mut().set_memory(core.spare());
+        }
         while wait.is_none() && !conn.is_closing() {
             let bounds = Bounds {
                 word_max: config.proto_max_bulk_len as i64,
                 stranger: config.needs_password() && !client.is_authenticated,
             };
+            if ahead == 0 {
+                ahead = core.look_ahead(client.db, parser.next_bytes(input)).max(1);
+            }
+            ahead -= 1;
             let args: Args<'_> = match parser.next(&mut input, bounds) {
                 Ok(Some(args)) => args,
                 Ok(None) => break,
@@ -307,8 +323,10 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
                     return;
                 }
             };
-            client.info.last_ms.store(clock::now_ms(), Ordering::Relaxed);
-            if let Some(what) = core.step(conn, client, args) {
+            if core.has_new_config() {
+                config = core.config();
+            }
+            if let Some(what) = core.step(conn, client, args, &config) {
                 let args = args.to_owned();
                 parser.keep(input);
                 input = &[];
@@ -363,6 +381,7 @@ async fn carry_out(
         match what {
             Wait::Shards(command) => {
                 let mut held = core.hold(&core.shards(command, args.args())).await;
+                core.look_at_clock();
                 let config = core.config();
                 next = core.step_with(&mut held.keys, conn, client, command, args.args(), &config);
             }
@@ -419,7 +438,8 @@ async fn carry_out(
                 if conn.is_closing() {
                     return false;
                 }
-                next = core.step(conn, client, args.args());
+                core.look_at_clock();
+                next = core.step(conn, client, args.args(), &core.config());
             }
         }
         conn.flush();
@@ -449,7 +469,7 @@ async fn write(core: Rc<Core>, conn: Rc<Conn>) {
         let stats = core.server.stats.core(core.index);
         stats.writes.add(1);
         stats.output.add(replies.len() as u64);
-        let sent = send(&conn.socket, &mut replies);
+        let sent = send(&core, &conn.socket, &mut replies);
         let result = if conn.is_closing() {
             omniring::time::timeout(FAREWELL, sent).await.unwrap_or_else(|late| Err(late.into()))
         } else {
@@ -473,10 +493,12 @@ async fn write(core: Rc<Core>, conn: Rc<Conn>) {
 }
 
 /// Sends replies: bytes, and the values that lie between them.
-async fn send(socket: &Socket, replies: &mut Reply) -> io::Result<()> {
+async fn send(core: &Core, socket: &Socket, replies: &mut Reply) -> io::Result<()> {
     let (mut bytes, shared) = replies.take();
     if shared.is_empty() {
-        return socket.send_all(bytes).await.0;
+        let (result, bytes) = socket.send_all(bytes).await;
+        core.give_spare(bytes);
+        return result;
     }
     let mut from = 0;
     for (at, value) in shared {

@@ -12,6 +12,7 @@ use super::connection::Conn;
 use super::evict::Pool;
 use super::pubsub::Delivery;
 use super::{Server, output};
+use crate::clock;
 use crate::config::Config;
 use crate::protocol::Reply;
 use crate::store::{Keys, Lsn, Shard};
@@ -19,6 +20,10 @@ use crate::store::{Keys, Lsn, Shard};
 thread_local! {
     static CORE: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
 }
+
+/// How many buffers of sent replies are kept for the next ones, and of how many bytes at most.
+const SPARE_COUNT: usize = 64;
+const SPARE_MAX: usize = 64 * 1024;
 
 /// A core of the server.
 pub struct Core {
@@ -37,6 +42,12 @@ pub struct Core {
     pub(super) pool: Pool,
     /// Connections with replies that wait for the disk.
     gated: RefCell<Vec<Rc<Conn>>>,
+    /// When the core has looked at the clock last, in microseconds since 1970.
+    now_us: Cell<u64>,
+    /// Memory of replies that were sent, for the next ones.
+    spare: RefCell<Vec<Vec<u8>>>,
+    /// Hashes of keys that are being looked ahead at: kept for its memory.
+    pub(super) ahead: RefCell<Vec<u64>>,
 }
 
 /// A shard on its way. Wherever it is dropped, it goes home.
@@ -95,6 +106,9 @@ impl Core {
             config_version: Cell::new(u64::MAX),
             pool: Pool::default(),
             gated: RefCell::default(),
+            now_us: Cell::new(clock::now_us()),
+            spare: RefCell::default(),
+            ahead: RefCell::default(),
             server,
         });
         core.config();
@@ -128,6 +142,39 @@ impl Core {
             *self.config.borrow_mut() = config;
         }
         self.config.borrow().clone()
+    }
+
+    /// Whether the settings are others than [`Core::config`] gave last.
+    #[inline]
+    pub fn has_new_config(&self) -> bool {
+        self.config_version.get() != self.server.config_version.load(Ordering::Acquire)
+    }
+
+    /// Looks at the clock: microseconds since 1970.
+    pub fn look_at_clock(&self) -> u64 {
+        let now = clock::now_us();
+        self.now_us.set(now);
+        now
+    }
+
+    /// When the core has looked at the clock last, in microseconds since 1970. The end of a command is the begin of
+    /// the next one of its batch.
+    pub fn recent_us(&self) -> u64 {
+        self.now_us.get()
+    }
+
+    /// Memory for replies: of some that were sent, if there is any.
+    pub fn spare(&self) -> Vec<u8> {
+        self.spare.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes back the memory of replies, unless there is enough of it.
+    pub fn give_spare(&self, mut bytes: Vec<u8>) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < SPARE_COUNT && (1..=SPARE_MAX).contains(&bytes.capacity()) {
+            bytes.clear();
+            spare.push(bytes);
+        }
     }
 
     /// The settings, if they have changed since the core has looked at them.

@@ -17,8 +17,11 @@ use crate::clock;
 use crate::command::{self, Call, Command, KeySpec, Later, Outcome, Run, flag};
 use crate::config::Config;
 use crate::error::Error;
-use crate::protocol::{Args, OwnedArgs, Reply};
-use crate::store::{EventClass, Keys, Waiter, shard_of};
+use crate::protocol::{Args, OwnedArgs, Reply, second_words};
+use crate::store::{EventClass, Keys, Waiter, hash_of, shard_of};
+
+/// Requests of a batch whose keys are looked ahead at together.
+const LOOK_AHEAD: usize = 32;
 
 /// What a request waits for.
 pub enum Wait {
@@ -47,15 +50,20 @@ enum Need {
 
 impl Core {
     /// Carries out a request, or says what it waits for. The reply goes to the connection.
-    pub fn step(&self, conn: &Rc<Conn>, client: &mut Client, args: Args<'_>) -> Option<Wait> {
+    pub fn step(
+        &self,
+        conn: &Rc<Conn>,
+        client: &mut Client,
+        args: Args<'_>,
+        config: &Config,
+    ) -> Option<Wait> {
         if args.len() == 0 {
             return None;
         }
-        let config = self.config();
         if client.replies == Replies::SkipNext {
             client.replies = Replies::Skip;
         }
-        let command = match self.admit(&config, conn, client, args) {
+        let command = match self.admit(config, conn, client, args) {
             Ok(Some(command)) => command,
             Ok(None) => return None,
             Err(wait) => return Some(wait),
@@ -63,10 +71,22 @@ impl Core {
         match self.need(command, args) {
             Need::Here if self.keys.borrow().has(self.index) => {
                 let mut keys = self.keys.borrow_mut();
-                self.step_with(&mut keys, conn, client, command, args, &config)
+                self.step_with(&mut keys, conn, client, command, args, config)
             }
             _ => Some(Wait::Shards(command)),
         }
+    }
+
+    /// Prepares for the keys of the requests at the begin of `input`, [`LOOK_AHEAD`] at most; for how many.
+    pub fn look_ahead(&self, db: usize, input: &[u8]) -> usize {
+        let mut hashes = self.ahead.borrow_mut();
+        hashes.clear();
+        second_words(input, LOOK_AHEAD, |key| hashes.push(hash_of(key)));
+        let count = hashes.len();
+        if count > 1 {
+            self.keys.borrow_mut().prepare(db, &mut hashes, self.index);
+        }
+        count
     }
 
     /// Carries out a request whose shards are at hand.
@@ -197,7 +217,8 @@ impl Core {
         if let Some(exec) = command::find(b"exec") {
             // It is not in the slow log, so that its word is not needed.
             let none = OwnedArgs::default();
-            self.account(config, &client.info, exec, none.args(), begun.elapsed_us());
+            let micros = self.look_at_clock().saturating_sub(begun.0);
+            self.account(config, &client.info, exec, none.args(), micros);
             if self.server.monitors.count() > 0 {
                 self.monitor(client, exec, OwnedArgs::of(["exec"]).args());
             }
@@ -267,10 +288,14 @@ impl Core {
     fn check(
         &self,
         config: &Config,
-        client: &Client,
+        client: &mut Client,
         args: Args<'_>,
     ) -> Result<&'static Command, Error> {
-        let command = command::resolve(args)?;
+        let command = match client.last_command.filter(|last| last.is_called_by(args)) {
+            Some(last) => last,
+            None => command::resolve(args)?,
+        };
+        client.last_command = Some(command);
         if command.has(flag::REFUSED) {
             return Err(command::refusal(command));
         }
@@ -330,7 +355,7 @@ impl Core {
         reply: &mut Reply,
         deliveries: &mut Vec<Delivery>,
     ) -> Outcome {
-        let before = Instant::now();
+        let before = Instant(self.recent_us());
         keys.begin(client.db, before.ms());
         keys.no_touch = client.no_touch;
         keys.keeps_expired = self.server.pause.is_on() && self.server.pause.mode().is_some();
@@ -340,7 +365,8 @@ impl Core {
         self.events(keys, deliveries);
         // A client that waits for a key is done with its command when it is answered.
         if !matches!(outcome, Outcome::Block { .. } | Outcome::Later(Later::Exec)) {
-            self.account(config, &client.info, command, args, before.elapsed_us());
+            let micros = self.look_at_clock().saturating_sub(before.0);
+            self.account(config, &client.info, command, args, micros);
         }
         if !matches!(outcome, Outcome::Later(Later::Exec)) {
             self.monitor(client, command, args);

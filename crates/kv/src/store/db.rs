@@ -183,6 +183,11 @@ impl Db {
         self.table.find(hash, key)
     }
 
+    /// Brings into the processor's caches what searches for keys with these hashes will read.
+    pub fn touch(&self, hashes: &[u64]) {
+        self.table.touch(hashes);
+    }
+
     /// The key that lies there.
     pub fn key(&self, slot: Slot) -> &[u8] {
         Keyed::key(self.table.entry(slot))

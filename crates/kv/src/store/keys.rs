@@ -895,6 +895,18 @@ impl Keys {
         Home { shard: shard_of_hash(*hash, self.shards.len()), hash: *hash }
     }
 
+    /// Brings keys of a database that are likely to be looked for soon nearer to the processor. Those of shards which
+    /// are not at hand are none of its business.
+    pub fn prepare(&mut self, db: usize, hashes: &mut Vec<u64>, index: usize) {
+        let count = self.shards.len();
+        if count > 1 {
+            hashes.retain(|&hash| shard_of_hash(hash, count) == index);
+        }
+        if let Some(shard) = &self.shards[index] {
+            shard.dbs[db].touch(hashes);
+        }
+    }
+
     /// Says that a key whose hash the caller has will be looked for, so that it need not be computed again.
     pub fn expect(&mut self, key: &[u8], hash: u64) {
         debug_assert_eq!(hash, hash_of(key), "the hash is the key's");

@@ -101,6 +101,21 @@ impl<L: Layout> Table<L> {
         Some(Slot { segment, place })
     }
 
+    /// Brings into the processor's caches what searches for these hashes will read. Each pass loads for all of them
+    /// what the pass before has found, so that the processor waits for many loads at once.
+    pub fn touch(&self, hashes: &[u64]) {
+        if self.directory.is_empty() {
+            return;
+        }
+        let segment = |hash: u64| &self.segments[self.directory[self.position(hash)]];
+        let mut sum = 0;
+        hashes.iter().for_each(|&hash| sum ^= segment(hash).touch());
+        hashes.iter().for_each(|&hash| sum ^= segment(hash).touch_bucket(hash));
+        hashes.iter().for_each(|&hash| sum ^= segment(hash).touch_entry(hash));
+        // Loads of which nothing comes are left out otherwise.
+        std::hint::black_box(sum);
+    }
+
     /// The bytes of an entry; more may follow it.
     #[inline]
     pub fn entry(&self, slot: Slot) -> &[u8] {

@@ -181,6 +181,35 @@ impl Segment {
         None
     }
 
+    /// Loads what a search begins with. The result means nothing.
+    #[inline]
+    pub fn touch(&self) -> u8 {
+        self.depth ^ self.index.len() as u8 ^ u8::from(self.blocks[BLOCKS / 2].is_some())
+    }
+
+    /// Loads the bucket of a hash. The result means nothing.
+    #[inline]
+    pub fn touch_bucket(&self, hash: u64) -> u8 {
+        self.index[self.home(hash)].passed
+    }
+
+    /// Loads the entry that a search for the hash is likely to come to first. The result means nothing.
+    #[inline]
+    pub fn touch_entry(&self, hash: u64) -> u8 {
+        /// Bytes of a line of the processor's caches.
+        const LINE: usize = 64;
+        let bucket = &self.index[self.home(hash)];
+        let hits = bucket.matches(tag_of(hash));
+        if hits == 0 {
+            return 0;
+        }
+        let (block, at) = split(bucket.offsets[hits.trailing_zeros() as usize]);
+        match self.blocks.get(block) {
+            Some(Some(block)) => block[at] ^ block[(at + LINE).min(BLOCK - 1)],
+            _ => 0,
+        }
+    }
+
     /// The entry at an offset, and what may follow it.
     #[inline]
     pub fn bytes(&self, offset: u16) -> &[u8] {
