@@ -387,14 +387,15 @@ impl<'a, D: Disk> Records<'a, D> {
         loop {
             let more = self.fill(READ_LEN as u64).await?;
             let ahead = &self.buf[self.used..];
-            if let Some(last) = ahead.iter().rposition(|&byte| byte != 0) {
-                rest.dirty = self.at + (self.used + last + 1) as u64 - start;
+            let dirty = dirty_len(ahead);
+            if dirty > 0 {
+                rest.dirty = self.at + (self.used + dirty) as u64 - start;
             }
             // The last header's worth of bytes is looked at again with what follows.
             let end = if more { ahead.len() - record::HEADER_LEN } else { ahead.len() };
             let end = end & !(record::GRAIN - 1);
-            for at in (0..end).step_by(record::GRAIN) {
-                // What most of it is, zeros, is passed over quickly.
+            // What most of it is, zeros, is passed over quickly.
+            for at in (0..end.min(dirty)).step_by(record::GRAIN) {
                 if ahead[at] != 0
                     && let Some(header) = record::Header::read(&ahead[at..], number)
                 {
@@ -425,4 +426,19 @@ impl<'a, D: Disk> Records<'a, D> {
         self.buf.extend_from_slice(&at_file(&self.segment.name, read)?);
         Ok(self.buf.len() as u64 >= len)
     }
+}
+
+/// Bytes up to the last one that is no zero. Whole pages of zeros, which most of them are, cost little.
+fn dirty_len(bytes: &[u8]) -> usize {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut end = bytes.len();
+    for page in bytes.rchunks(ZEROS.len()) {
+        end -= page.len();
+        if *page != ZEROS[..page.len()]
+            && let Some(last) = page.iter().rposition(|&byte| byte != 0)
+        {
+            return end + last + 1;
+        }
+    }
+    0
 }
