@@ -28,6 +28,8 @@ pub(crate) enum Sending {
     InFlight {
         send: Send,
         /// Bytes that are left to be sent.
+        #[cfg_attr(not(feature = "hyper"), allow(dead_code))]
+        // Only hyper's flush looks at it.
         len: usize,
     },
     /// The last send has failed, and nobody was told.
@@ -63,6 +65,7 @@ impl Sending {
     /// As `poll_idle`, but does not wait for a send that needs nobody any more. Whoever polled is woken if
     /// the socket does not take every byte, and has to poll again then.
     #[inline]
+    #[cfg_attr(not(feature = "hyper"), allow(dead_code))] // Only hyper asks for it.
     pub(crate) fn poll_handed_over(
         &mut self,
         socket: &impl Socket,

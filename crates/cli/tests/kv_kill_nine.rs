@@ -248,7 +248,9 @@ fn read(mut client: Client, seed: u64, progress: &[Progress]) -> Vec<Seen> {
         let mut words = vec!["MGET"];
         words.extend(accounts.iter().map(String::as_str));
         match client.call(&words) {
-            Ok(balances) => assert_eq!(sum(&balances), 0, "half of a transaction shows: {balances:?}"),
+            Ok(balances) => {
+                assert_eq!(sum(&balances), 0, "half of a transaction shows: {balances:?}")
+            }
             Err(_) => return seen,
         }
     }
@@ -364,8 +366,11 @@ fn cycle(server: &mut Server, world: &mut World, dir: &Path, options: &[&str], s
         for seen in seen.iter().filter(|seen| seen.writer == writer) {
             let to = seen.to.min(survived);
             let fits = (seen.from..=to).any(|n| states[n].get(&seen.name) == seen.value);
-            assert!(fits, "a read showed {}:{} = {:?}, which is lost or was never there between requests {} and {}, of which {survived} survived",
-                writer, seen.name, seen.value, seen.from, seen.to);
+            assert!(
+                fits,
+                "a read showed {}:{} = {:?}, which is lost or was never there between requests {} and {}, of which {survived} survived",
+                writer, seen.name, seen.value, seen.from, seen.to
+            );
         }
         world.models[writer] = found;
     }
@@ -400,7 +405,9 @@ fn run(engine: &str) {
     let began = Instant::now();
     let mut world =
         World { models: vec![Model::default(); WRITERS], moves: [0; 2], requests: 0, reads: 0 };
-    let options = |cycle: u64| ["--engine", engine, "--cores", if cycle.is_multiple_of(2) { "2" } else { "1" }];
+    let options = |cycle: u64| {
+        ["--engine", engine, "--cores", if cycle.is_multiple_of(2) { "2" } else { "1" }]
+    };
     let mut server = Server::start(dir.path(), &options(0));
     for index in 0..cycles {
         let seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(index << 1) | 1;

@@ -225,7 +225,7 @@ async fn text(core: &Rc<Core>) -> String {
     text.counter("evicted_total", "Keys removed for want of memory.", keys.evicted);
 
     text.gauge("data_bytes", "Memory of keys and values, about.", server.memory.of_shards());
-    text.gauge("clients_bytes", "Memory of connections, about.", server.clients_memory());
+    text.gauge("clients_bytes", "Memory of connections, about.", server.clients.memory());
     text.gauge("resident_bytes", "Memory of the process.", memory::resident());
     text.gauge("maxmemory_bytes", "The setting maxmemory.", core.config().maxmemory);
 
