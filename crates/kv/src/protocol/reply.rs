@@ -58,7 +58,10 @@ impl Reply {
 
     /// Gives it memory to write to, in place of what it has; nothing was written yet.
     pub fn set_memory(&mut self, bytes: Vec<u8>) {
-        debug_assert!(self.is_empty() && bytes.is_empty(), "no reply is lost, and none comes from before");
+        debug_assert!(
+            self.is_empty() && bytes.is_empty(),
+            "no reply is lost, and none comes from before"
+        );
         self.bytes = bytes;
     }
 
