@@ -63,7 +63,9 @@ impl Done {
     pub fn ms(&self, percent: f64) -> f64 {
         let last = self.micros.len().saturating_sub(1);
         let at = (last as f64 * percent / 100.0).round() as usize;
-        self.micros.get(at).map_or(f64::NAN, |&micros| f64::from(micros) / 1000.0)
+        self.micros
+            .get(at)
+            .map_or(f64::NAN, |&micros| f64::from(micros) / 1000.0)
     }
 }
 
@@ -82,7 +84,11 @@ pub fn command(request: &mut Vec<u8>, op: Op, key: u64, value: &[u8]) {
     let _ = match op {
         Op::Get => write!(request, "*2\r\n$3\r\nGET\r\n$16\r\nkey:{key:012}\r\n"),
         Op::Set => {
-            write!(request, "*3\r\n$3\r\nSET\r\n$16\r\nkey:{key:012}\r\n${}\r\n", value.len())
+            write!(
+                request,
+                "*3\r\n$3\r\nSET\r\n$16\r\nkey:{key:012}\r\n${}\r\n",
+                value.len()
+            )
         }
     };
     if op == Op::Set {
@@ -103,7 +109,12 @@ impl Client {
     fn begin(&mut self, group: Group, keys: Keys, value: &[u8]) -> Result<()> {
         self.request.clear();
         for _ in 0..group.pipeline {
-            command(&mut self.request, group.op, fastrand::u64(..keys.count), value);
+            command(
+                &mut self.request,
+                group.op,
+                fastrand::u64(..keys.count),
+                value,
+            );
         }
         self.sent = 0;
         self.missing = group.pipeline * reply_len(group.op, keys);
@@ -129,9 +140,15 @@ impl Client {
                 Ok(0) => bail!("the server has closed a connection"),
                 Ok(len) => {
                     if buf[0] == b'-' {
-                        bail!("the server: {}", String::from_utf8_lossy(&buf[..len.min(200)]));
+                        bail!(
+                            "the server: {}",
+                            String::from_utf8_lossy(&buf[..len.min(200)])
+                        );
                     }
-                    self.missing = self.missing.checked_sub(len).context("more than was asked for")?;
+                    self.missing = self
+                        .missing
+                        .checked_sub(len)
+                        .context("more than was asked for")?;
                     if self.missing == 0 {
                         return Ok(true);
                     }
@@ -162,7 +179,11 @@ pub fn run(
             stream.set_nonblocking(true)?;
             let mut stream = TcpStream::from_std(stream);
             let token = Token(clients.len());
-            poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+            poll.registry().register(
+                &mut stream,
+                token,
+                Interest::READABLE | Interest::WRITABLE,
+            )?;
             clients.push(Client {
                 group: index,
                 stream,
@@ -237,7 +258,10 @@ pub fn fill(addr: SocketAddr, keys: Keys, ttl: bool) -> Result<()> {
         reply.resize((end - key) as usize * 5, 0);
         stream.read_exact(&mut reply)?;
         if reply.chunks(5).any(|reply| reply != b"+OK\r\n") {
-            bail!("SET: {}", String::from_utf8_lossy(&reply[..200.min(reply.len())]));
+            bail!(
+                "SET: {}",
+                String::from_utf8_lossy(&reply[..200.min(reply.len())])
+            );
         }
         key = end;
     }

@@ -24,7 +24,11 @@ struct Options {
     #[arg(long = "rival")]
     rivals: Vec<String>,
     /// Which parts: cpu, durable, snapshot, memory, clients
-    #[arg(long, value_delimiter = ',', default_value = "cpu,durable,snapshot,memory,clients")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "cpu,durable,snapshot,memory,clients"
+    )]
     only: Vec<String>,
     /// Engines of ours
     #[arg(long, value_delimiter = ',', default_value = "uring,epoll")]
@@ -75,7 +79,12 @@ fn main() -> Result<()> {
     for rival in &options.rivals {
         let (name, program) = rival.split_once('=').context("--rival NAME=PROGRAM")?;
         let (name, program) = (name.to_owned(), program.into());
-        kinds.push(Kind { name, program, args: Vec::new(), is_ours: false });
+        kinds.push(Kind {
+            name,
+            program,
+            args: Vec::new(),
+            is_ours: false,
+        });
     }
     for part in &options.only {
         println!("\n# {part} (steal {} ticks so far)", steal());
@@ -118,7 +127,10 @@ fn row(what: &str, unit: &str, kinds: &[Kind], values: &[f64], less_is_better: b
 }
 
 fn cpu(options: &Options, kinds: &[Kind]) -> Result<()> {
-    let keys = Keys { count: options.keys, value: 64 };
+    let keys = Keys {
+        count: options.keys,
+        value: 64,
+    };
     let mut servers = Vec::new();
     for kind in kinds {
         let server = Server::start(kind, &NONE, &options.files)?;
@@ -131,10 +143,16 @@ fn cpu(options: &Options, kinds: &[Kind]) -> Result<()> {
             let mut rates = vec![Vec::new(); kinds.len()];
             for _ in 0..options.rounds {
                 for (index, server) in servers.iter().enumerate() {
-                    let group = Group { op, clients: CLIENTS, pipeline };
+                    let group = Group {
+                        op,
+                        clients: CLIENTS,
+                        pipeline,
+                    };
                     let mut before = Duration::ZERO;
-                    let (warm, time) =
-                        (Duration::from_millis(100), Duration::from_millis(options.ms));
+                    let (warm, time) = (
+                        Duration::from_millis(100),
+                        Duration::from_millis(options.ms),
+                    );
                     let done = load::run(server.addr, keys, &[group], warm, time, || {
                         before = server.cpu().unwrap_or_default();
                     })?;
@@ -154,20 +172,39 @@ fn cpu(options: &Options, kinds: &[Kind]) -> Result<()> {
 }
 
 fn durable(options: &Options, kinds: &[Kind]) -> Result<()> {
-    let keys = Keys { count: options.keys.min(100_000), value: 64 };
-    let writers = Group { op: Op::Set, clients: CLIENTS, pipeline: 1 };
-    let readers = Group { op: Op::Get, clients: 10, pipeline: 1 };
+    let keys = Keys {
+        count: options.keys.min(100_000),
+        value: 64,
+    };
+    let writers = Group {
+        op: Op::Set,
+        clients: CLIENTS,
+        pipeline: 1,
+    };
+    let readers = Group {
+        op: Op::Get,
+        clients: 10,
+        pipeline: 1,
+    };
     let mut figures = vec![vec![Vec::new(); kinds.len()]; 5];
     for _ in 0..options.rounds {
         for (index, kind) in kinds.iter().enumerate() {
             let server = Server::start(kind, &ALWAYS, &options.files)?;
             load::fill(server.addr, keys, false)?;
-            let (warm, time) = (Duration::from_millis(200), Duration::from_millis(options.ms));
+            let (warm, time) = (
+                Duration::from_millis(200),
+                Duration::from_millis(options.ms),
+            );
             let alone = load::run(server.addr, keys, &[readers], warm, time, || ())?;
             let both = load::run(server.addr, keys, &[writers, readers], warm, time, || ())?;
             let rate = both[0].ops as f64 / time.as_secs_f64() / 1000.0;
-            let all =
-                [rate, alone[0].ms(50.0), alone[0].ms(99.0), both[1].ms(50.0), both[1].ms(99.0)];
+            let all = [
+                rate,
+                alone[0].ms(50.0),
+                alone[0].ms(99.0),
+                both[1].ms(50.0),
+                both[1].ms(99.0),
+            ];
             for (figure, value) in figures.iter_mut().zip(all) {
                 figure[index].push(value);
             }
@@ -192,14 +229,28 @@ fn durable(options: &Options, kinds: &[Kind]) -> Result<()> {
 
 /// Reads and writes while a snapshot of all keys is written.
 fn snapshot(options: &Options, kinds: &[Kind]) -> Result<()> {
-    let keys = Keys { count: options.keys, value: 1024 };
-    let writers = Group { op: Op::Set, clients: 10, pipeline: 1 };
-    let readers = Group { op: Op::Get, clients: 10, pipeline: 1 };
+    let keys = Keys {
+        count: options.keys,
+        value: 1024,
+    };
+    let writers = Group {
+        op: Op::Set,
+        clients: 10,
+        pipeline: 1,
+    };
+    let readers = Group {
+        op: Op::Get,
+        clients: 10,
+        pipeline: 1,
+    };
     let mut figures = vec![vec![f64::NAN; kinds.len()]; 6];
     for (index, kind) in kinds.iter().enumerate() {
         let server = Server::start(kind, &NONE, &options.files)?;
         load::fill(server.addr, keys, false)?;
-        let (warm, time) = (Duration::from_millis(200), Duration::from_millis(options.ms));
+        let (warm, time) = (
+            Duration::from_millis(200),
+            Duration::from_millis(options.ms),
+        );
         let quiet = load::run(server.addr, keys, &[writers, readers], warm, time, || ())?;
         let rss = server.rss()?;
         let asked = server.ask("BGSAVE")?;
@@ -207,10 +258,22 @@ fn snapshot(options: &Options, kinds: &[Kind]) -> Result<()> {
             println!("{}: {}", kind.name, asked.trim());
             continue;
         }
-        let during = load::run(server.addr, keys, &[writers, readers], Duration::ZERO, time, || ())?;
-        let is_running = server.ask("INFO persistence")?.contains("rdb_bgsave_in_progress:1");
+        let during = load::run(
+            server.addr,
+            keys,
+            &[writers, readers],
+            Duration::ZERO,
+            time,
+            || (),
+        )?;
+        let is_running = server
+            .ask("INFO persistence")?
+            .contains("rdb_bgsave_in_progress:1");
         if !is_running {
-            println!("{}: the snapshot was done before the round was over", kind.name);
+            println!(
+                "{}: the snapshot was done before the round was over",
+                kind.name
+            );
         }
         let extra = server.rss()?.saturating_sub(rss);
         let all = [
@@ -267,7 +330,11 @@ fn memory(options: &Options, kinds: &[Kind]) -> Result<()> {
 
 /// Resident bytes for each client that has sent one command and does nothing.
 fn clients(options: &Options, kinds: &[Kind]) -> Result<()> {
-    let (count, wide) = if options.quick { (400, false) } else { (10_000, true) };
+    let (count, wide) = if options.quick {
+        (400, false)
+    } else {
+        (10_000, true)
+    };
     if wide {
         let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
         nix::sys::resource::setrlimit(

@@ -52,7 +52,11 @@ impl Server {
             .stderr(Stdio::inherit())
             .spawn()
             .with_context(|| format!("starting {}", kind.name))?;
-        let mut server = Server { child, addr, _dir: dir };
+        let mut server = Server {
+            child,
+            addr,
+            _dir: dir,
+        };
         let begun = Instant::now();
         while server.ask("PING").is_err() {
             if let Some(status) = server.child.try_wait()? {
@@ -87,7 +91,9 @@ impl Server {
     pub fn rss(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("VmRSS")?;
+        let kib = line
+            .and_then(|line| line.trim().strip_suffix(" kB"))
+            .context("VmRSS")?;
         Ok(kib.trim().parse::<u64>()? * 1024)
     }
 

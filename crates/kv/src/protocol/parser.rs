@@ -328,13 +328,15 @@ fn short_length(line: &[u8]) -> Option<(i64, usize)> {
         return None;
     }
     let mut value = i64::from(first);
-    for (at, &byte) in line.iter().enumerate().take(7).skip(2) {
-        let digit = byte.wrapping_sub(b'0');
+    let mut at = 2;
+    while at < line.len().min(7) {
+        let digit = line[at].wrapping_sub(b'0');
         if digit > 9 {
-            let ends = byte == b'\r' && line.len() > at + 1;
+            let ends = line[at] == b'\r' && line.len() > at + 1;
             return ends.then_some((value, at + 2));
         }
         value = value * 10 + i64::from(digit);
+        at += 1;
     }
     None
 }
@@ -449,7 +451,7 @@ fn error(what: &str) -> ProtocolError {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bounds, Parser};
+    use super::{Bounds, Parser, second_words};
 
     const BOUNDS: Bounds = Bounds { word_max: 512 << 20, stranger: false };
 
@@ -471,6 +473,25 @@ mod tests {
 
     fn words(words: &[&[u8]]) -> Vec<Vec<u8>> {
         words.iter().map(|word| word.to_vec()).collect()
+    }
+
+    #[test]
+    fn looking_ahead_ends_where_a_request_is_cut_or_unusual() {
+        let bytes =
+            b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGET\r\n$2\r\nbc\r\n";
+        let ahead = |bytes: &[u8], most| {
+            let mut keys = Vec::new();
+            second_words(bytes, most, |key| keys.push(key.to_vec()));
+            keys
+        };
+        assert_eq!(ahead(bytes, 9), words(&[b"a", b"bc"]));
+        assert_eq!(ahead(bytes, 1), words(&[b"a"]));
+        for cut in 0..bytes.len() {
+            assert!(ahead(&bytes[..cut], 9).len() <= 2);
+        }
+        for odd in ["*0\r\n", "*-1\r\n", "GET a\r\n", "*2\r\n$0\r\n\r\n", "*99999999\r\n"] {
+            assert!(ahead(&[odd.as_bytes(), bytes].concat(), 9).is_empty(), "{odd:?}");
+        }
     }
 
     #[test]
