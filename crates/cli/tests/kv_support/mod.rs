@@ -139,9 +139,13 @@ impl Client {
             },
             "*" => match number()? {
                 -1 => Answer::Nil,
-                count => Answer::Array((0..count).map(|_| self.answer()).collect::<Result<_, _>>()?),
+                count => {
+                    Answer::Array((0..count).map(|_| self.answer()).collect::<Result<_, _>>()?)
+                }
             },
-            _ => return Err(std::io::Error::other(format!("an answer of no known kind: {line:?}"))),
+            _ => {
+                return Err(std::io::Error::other(format!("an answer of no known kind: {line:?}")));
+            }
         })
     }
 
@@ -151,7 +155,11 @@ impl Client {
             if let Some(len) = found {
                 let line = String::from_utf8_lossy(&self.buf[self.at..self.at + len]).into_owned();
                 self.at += len + 2;
-                return if line.is_empty() { Err(std::io::Error::other("an empty line")) } else { Ok(line) };
+                return if line.is_empty() {
+                    Err(std::io::Error::other("an empty line"))
+                } else {
+                    Ok(line)
+                };
             }
             self.more()?;
         }
