@@ -308,7 +308,7 @@ fn cycle(server: &mut Server, world: &mut World, dir: &Path, options: &[&str], s
     let mut random = Random(seed);
     let progress: Vec<Progress> = (0..WRITERS).map(|_| Progress::default()).collect();
     let saves = random.below(3) == 0;
-    let life = Duration::from_micros(5_000 + random.below(30_000));
+    let life = Duration::from_micros(10_000 + random.below(40_000));
     let clients: Vec<Client> = (0..WRITERS + 3).map(|_| server.connect()).collect();
     let mut saver = server.connect();
     let mut clients = clients.into_iter();
@@ -395,9 +395,9 @@ fn cycle(server: &mut Server, world: &mut World, dir: &Path, options: &[&str], s
 }
 
 /// Cycles on one engine: OMNIRING_KILLS of them, or a few.
-fn run(engine: &str) {
+fn run(engine: &str, appendonly: &str) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let cycles = number("OMNIRING_KILLS").unwrap_or(8);
+    let cycles = number("OMNIRING_KILLS").unwrap_or(16);
     let clock = std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64);
     let seed = number("OMNIRING_KILL_SEED").unwrap_or(clock) | 1;
     println!("{engine}: OMNIRING_KILL_SEED={seed}");
@@ -406,7 +406,8 @@ fn run(engine: &str) {
     let mut world =
         World { models: vec![Model::default(); WRITERS], moves: [0; 2], requests: 0, reads: 0 };
     let options = |cycle: u64| {
-        ["--engine", engine, "--cores", if cycle.is_multiple_of(2) { "2" } else { "1" }]
+        let cores = if cycle.is_multiple_of(2) { "2" } else { "1" };
+        ["--engine", engine, "--cores", cores, "--appendonly", appendonly]
     };
     let mut server = Server::start(dir.path(), &options(0));
     for index in 0..cycles {
@@ -427,7 +428,7 @@ static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 fn in_turn(engine: &str) {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    run(engine);
+    run(engine, "yes");
 }
 
 #[test]
@@ -443,4 +444,12 @@ fn nothing_acknowledged_is_lost_by_kill_nine_on_aio() {
 #[test]
 fn nothing_acknowledged_is_lost_by_kill_nine_on_epoll() {
     in_turn("epoll");
+}
+
+/// What the others prove, they could not miss.
+#[test]
+#[should_panic(expected = "requests were answered")]
+fn what_is_lost_without_a_log_is_noticed() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    run("epoll", "no");
 }
