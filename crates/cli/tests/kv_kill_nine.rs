@@ -6,6 +6,8 @@
 //! (a transaction is one request), and that nothing was made up. A read has to fit into what survived: its value
 //! was there after some request that had not been superseded when the read began and that has survived.
 //! Between writers, units are moved from one account to another by transactions: their sum is 0, always.
+// A test of a process from outside: real time, and what it did is shown with its seed.
+#![allow(clippy::disallowed_methods, clippy::print_stdout)]
 
 mod kv_support;
 
