@@ -1,6 +1,8 @@
 //! Bytes that nobody meant: to the parser of the protocol, and as the files of a log.
 //!
 //! All inputs of the corpus first, then changed ones, by a seed that is printed, for OMNIRING_FUZZ_SECONDS (2).
+// How long it runs is real time, and what it did is shown with its seed.
+#![allow(clippy::disallowed_methods, clippy::print_stdout)]
 
 use std::path::Path;
 use std::rc::Rc;
