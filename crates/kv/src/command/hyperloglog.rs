@@ -1,6 +1,6 @@
 //! HyperLogLog: how many different elements there were, about, in 12 KiB at most.
 //!
-//! A HyperLogLog is a string in Redis' format, which [`sketch`] knows, so that it goes from one server to the
+//! A HyperLogLog is a string in Redis' format, which `sketch` knows, so that it goes from one server to the
 //! other like any string.
 
 use super::support::string_or_zero;

@@ -77,7 +77,7 @@ impl Core {
         }
     }
 
-    /// Prepares for the keys of the requests at the begin of `input`, [`LOOK_AHEAD`] at most; for how many.
+    /// Prepares for the keys of the requests at the begin of `input`, `LOOK_AHEAD` at most; for how many.
     pub fn look_ahead(&self, db: usize, input: &[u8]) -> usize {
         let mut hashes = self.ahead.borrow_mut();
         hashes.clear();
