@@ -72,7 +72,7 @@ fn a_part_of_the_suite_runs_as_nobody_with_little_locked_memory() {
 fn the_suite_runs_as_nobody_with_little_locked_memory() {
     let name = concat!(module_path!(), "::the_suite_runs_as_nobody_with_little_locked_memory");
     // What locks memory or is limited otherwise.
-    run_as_nobody(name, &["::uring::", "::uring_sqpoll::", "::aio::"]);
+    run_as_nobody(name, &["::uring::", "::aio::"]);
 }
 
 /// On the rings nothing starts and everything says so; every other engine passes; and `auto`
