@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Answer, Call, DONE, Later, Outcome, Spec, flag, pubsub, transactions};
+use super::{Answer, Call, DONE, Later, Outcome, Spec, flag, pubsub};
 use crate::error::Error;
 use crate::protocol::{Args, Proto, parse_i64};
 use crate::server::{Client, Replies};
@@ -198,7 +198,7 @@ fn quit(call: &mut Call<'_>, _client: &mut Client, _args: Args<'_>) -> Answer {
 fn reset(call: &mut Call<'_>, client: &mut Client, _args: Args<'_>) -> Answer {
     client.multi = None;
     client.info.multi.store(-1, Ordering::Relaxed);
-    transactions::forget_watches(call, client);
+    call.server.unwatch(call.keys, client);
     pubsub::leave(call.server, client);
     client.db = 0;
     client.proto = Proto::Resp2;

@@ -6,7 +6,6 @@ use super::{Answer, Call, DONE, Later, Outcome, Spec, flag};
 use crate::error::Error;
 use crate::protocol::Args;
 use crate::server::{Client, Multi};
-use crate::store::shard_of;
 
 const FLAGS: u32 =
     flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::FAST | flag::NO_QUEUE | flag::ALLOW_BUSY;
@@ -64,7 +63,7 @@ fn exec(call: &mut Call<'_>, client: &mut Client, _args: Args<'_>) -> Answer {
     client.info.multi.store(-1, Ordering::Relaxed);
     if multi.is_aborted {
         client.multi = None;
-        forget_watches(call, client);
+        call.server.unwatch(call.keys, client);
         return Err(Error::new("EXECABORT Transaction discarded because of previous errors."));
     }
     Ok(Outcome::Later(Later::Exec))
@@ -75,7 +74,7 @@ fn discard(call: &mut Call<'_>, client: &mut Client, _args: Args<'_>) -> Answer 
         return Err(Error::new("ERR DISCARD without MULTI"));
     }
     client.info.multi.store(-1, Ordering::Relaxed);
-    forget_watches(call, client);
+    call.server.unwatch(call.keys, client);
     call.reply.ok();
     DONE
 }
@@ -100,23 +99,7 @@ fn watch(call: &mut Call<'_>, client: &mut Client, args: Args<'_>) -> Answer {
 }
 
 fn unwatch(call: &mut Call<'_>, client: &mut Client, _args: Args<'_>) -> Answer {
-    forget_watches(call, client);
+    call.server.unwatch(call.keys, client);
     call.reply.ok();
     DONE
-}
-
-/// Ends all watches: at once for the shards at hand, by message for others.
-pub fn forget_watches(call: &mut Call<'_>, client: &mut Client) {
-    for (db, key) in client.watched.drain(..) {
-        let index = shard_of(&key, call.keys.shard_count());
-        if call.keys.has(index) {
-            call.keys.shard(index).unwatch(db, &key, &client.watch_flag);
-        } else {
-            let flag = client.watch_flag.clone();
-            call.server.send_to(index, move |core| core.unwatch_here(db, key, flag));
-        }
-    }
-    client.watched_absent.clear();
-    client.watch_flag = Default::default();
-    client.info.watched.store(0, Ordering::Relaxed);
 }

@@ -12,7 +12,7 @@ use super::connection::Conn;
 use super::core::Core;
 use super::exec::{self, Record};
 use super::pubsub::Delivery;
-use super::{Client, blocking};
+use super::{Client, Server, blocking};
 use crate::clock;
 use crate::command::{self, Call, Command, KeySpec, Later, Outcome, Run, flag};
 use crate::config::Config;
@@ -183,7 +183,7 @@ impl Core {
         keys.begin(client.db, begun.ms());
         keys.keeps_expired = self.server.pause.mode().is_some();
         let is_stale = self.is_watch_broken(keys, client);
-        self.unwatch(keys, client);
+        self.server.unwatch(keys, client);
         if is_stale {
             reply.null_array();
         } else {
@@ -560,25 +560,9 @@ impl Core {
     /// Ends all watches of a client, whose shards may be anywhere.
     fn forget_watches(&self, client: &mut Client) {
         match self.keys.try_borrow_mut() {
-            Ok(mut keys) => self.unwatch(&mut keys, client),
+            Ok(mut keys) => self.server.unwatch(&mut keys, client),
             Err(_) => debug_assert!(false, "no command runs while one is admitted"),
         }
-    }
-
-    /// Ends all watches of a client whose keys' shards are at hand; of others when they are.
-    pub fn unwatch(&self, keys: &mut Keys, client: &mut Client) {
-        for (db, key) in client.watched.drain(..) {
-            let index = shard_of(&key, keys.shard_count());
-            if keys.has(index) {
-                keys.shard(index).unwatch(db, &key, &client.watch_flag);
-            } else {
-                let flag = client.watch_flag.clone();
-                self.server.send_to(index, move |core| core.unwatch_here(db, key, flag));
-            }
-        }
-        client.watched_absent.clear();
-        client.watch_flag = Arc::default();
-        client.info.watched.store(0, Ordering::Relaxed);
     }
 
     /// Ends a watch of a key of this core's shard.
@@ -597,6 +581,24 @@ impl Core {
             let mut held = self.hold(&[self.index]).await;
             held.keys.shard(self.index).unwatch(db, &key, &flag);
         }));
+    }
+}
+
+impl Server {
+    /// Ends all watches of a client: at once for the shards at hand, by message for others.
+    pub fn unwatch(&self, keys: &mut Keys, client: &mut Client) {
+        for (db, key) in client.watched.drain(..) {
+            let index = shard_of(&key, keys.shard_count());
+            if keys.has(index) {
+                keys.shard(index).unwatch(db, &key, &client.watch_flag);
+            } else {
+                let flag = client.watch_flag.clone();
+                self.send_to(index, move |core| core.unwatch_here(db, key, flag));
+            }
+        }
+        client.watched_absent.clear();
+        client.watch_flag = Arc::default();
+        client.info.watched.store(0, Ordering::Relaxed);
     }
 }
 

@@ -394,7 +394,7 @@ impl Core {
         self.server.monitors.remove(client.info.id);
         if !client.watched.is_empty() {
             let mut keys = self.keys.borrow_mut();
-            self.unwatch(&mut keys, client);
+            self.server.unwatch(&mut keys, client);
         }
     }
 }
