@@ -1,6 +1,6 @@
 //! A server of its own for each test, ended by its pid.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -32,17 +32,19 @@ impl Server {
                 .stderr(stderr)
                 .spawn()
                 .expect("the binary runs");
+            // What it says itself: whoever listens on the port may be another's server.
+            let said = || std::fs::read_to_string(&says).unwrap_or_default();
             let ended = loop {
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                if said().contains("Ready to accept connections") {
                     return Server { child, port };
                 }
                 if let Some(status) = child.try_wait().expect("its status can be had") {
                     break status;
                 }
-                assert!(Instant::now() < until, "the server does not start");
+                assert!(Instant::now() < until, "the server does not start: {}", said());
                 std::thread::sleep(Duration::from_millis(1));
             };
-            let said = std::fs::read_to_string(&says).unwrap_or_default();
+            let said = said();
             assert!(said.contains("cannot listen"), "the server ended, {ended}: {said}");
         }
     }
