@@ -1,26 +1,29 @@
-//! Bytes that nobody meant: to the parser of the protocol, and as the files of a log.
+//! Bytes that nobody meant: to the parser of the protocol, as the files of a log, and as a dump of Redis'.
 //!
-//! All inputs of the corpus first, then changed ones, by a seed that is printed, for OMNIRING_FUZZ_SECONDS (2).
+//! All inputs of the corpus first, then changed ones, by a seed that is printed, for OMNIRING_FUZZ_SECONDS (2). The
+//! corpus, `fuzz-corpus`, has requests; directories that a server left behind when it was killed, without and with a
+//! snapshot; and dumps of the store's and of Redis', the latter compact, and with everything in its long form.
 // How long it runs is real time, and what it did is shown with its seed.
 #![allow(clippy::disallowed_methods, clippy::print_stdout)]
 
-use std::path::Path;
-use std::rc::Rc;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use omniring_kv::Error;
-use omniring_kv::log::{Files, Log, Options, Piece, Policy, Target, check, recover};
+use omniring_kv::log::{Files, Piece, Target, check, recover};
 use omniring_kv::protocol::{Args, Bounds, OwnedArgs, Parser};
-use omniring_kv::server::{Journal, Logged};
-
-/// A log's only segment here.
-const SEGMENT: &str = "0000000000000001.log";
+use omniring_kv::rdb;
+use omniring_kv::store::Limits;
 
 fn random(name: &str) -> fastrand::Rng {
     let given = std::env::var("OMNIRING_FUZZ_SEED").ok().and_then(|text| text.parse().ok());
     let seed = given.unwrap_or_else(|| fastrand::u64(..));
     println!("{name}: OMNIRING_FUZZ_SEED={seed}");
     fastrand::Rng::with_seed(seed)
+}
+
+fn corpus(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz-corpus").join(target)
 }
 
 fn until() -> Instant {
@@ -94,12 +97,8 @@ fn parse(bytes: &[u8], random: &mut fastrand::Rng) {
 #[test]
 fn requests_do_not_depend_on_how_their_bytes_arrive() {
     let mut random = random("protocol");
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz-corpus/protocol");
-    let mut inputs: Vec<Vec<u8>> = std::fs::read_dir(corpus)
-        .expect("the corpus is there")
-        .map(|entry| std::fs::read(entry.expect("an entry").path()).expect("it can be read"))
-        .collect();
-    inputs.sort();
+    let inputs: Vec<Vec<u8>> =
+        files(&corpus("protocol")).into_iter().map(|(_, bytes)| bytes).collect();
     inputs.iter().for_each(|input| parse(input, &mut random));
     let special: &[&[u8]] = &[
         b"\r\n",
@@ -127,55 +126,94 @@ fn requests_do_not_depend_on_how_their_bytes_arrive() {
     println!("protocol: {count} inputs");
 }
 
-/// What recovery carries out.
+/// The files of a directory of the corpus, in the order of their names.
+fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(directory)
+        .expect("the corpus is there")
+        .map(|entry| {
+            let entry = entry.expect("an entry");
+            let name = entry.file_name().into_string().expect("a plain name");
+            (name, std::fs::read(entry.path()).expect("it can be read"))
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// What recovery carries out, in words.
 #[derive(Default)]
-struct Done(Vec<OwnedArgs>);
+struct Done(Vec<String>);
+
+fn say(args: Args<'_>) -> String {
+    args.iter_from(0).map(|word| format!("{} ", word.escape_ascii())).collect()
+}
 
 impl Target for Done {
-    fn command(&mut self, _db: usize, args: Args<'_>) -> Result<(), Error> {
-        self.0.push(args.to_owned());
+    fn command(&mut self, db: usize, args: Args<'_>) -> Result<(), Error> {
+        self.0.push(format!("{db}: {}", say(args)));
         Ok(())
     }
 
-    fn piece(&mut self, _piece: &Piece<'_>) -> Result<(), Error> {
-        panic!("there is no snapshot");
+    fn piece(&mut self, piece: &Piece<'_>) -> Result<(), Error> {
+        let elements: Vec<_> = piece.elements().collect();
+        self.0.push(format!("{piece:?} {elements:?}"));
+        Ok(())
     }
 }
 
-/// The bytes of a log's segment, and the commands in it.
-async fn segment(dir: &Path, random: &mut fastrand::Rng) -> (Vec<u8>, Vec<OwnedArgs>) {
-    let mut files = Files::open(dir).await.expect("an empty directory can be used");
-    files.set_zero(false);
-    let recovered = recover(&files, &mut Done::default()).await.expect("an empty log is fine");
-    let options = Options { policy: Policy::Always, segment_len: 256 << 10, ..Options::default() };
-    let log = Log::start(Rc::new(files), recovered, options, Box::new(|_| ()))
-        .await
-        .expect("the disk is fine");
-    let mut commands = Vec::new();
-    for index in 0..40 {
-        let value = "v".repeat(random.usize(..if index % 8 == 0 { 3000 } else { 40 }));
-        let args = OwnedArgs::of(["SET", &format!("k{index}"), &value]);
-        log.append(&[Logged { db: 0, args: args.args() }]);
-        log.flush().await.expect("the disk is fine");
-        commands.push(args);
+/// Recovers from these files: what there was, and whether that was all it had to say.
+async fn recover_from(dir: &Path, files: &[(String, Vec<u8>)]) -> (Vec<String>, bool) {
+    for entry in std::fs::read_dir(dir).expect("the directory is there").flatten() {
+        std::fs::remove_file(entry.path()).expect("the directory is ours");
     }
-    log.stop().await.expect("the disk is fine");
-    (std::fs::read(dir.join(SEGMENT)).expect("the segment is there"), commands)
-}
-
-/// Recovers a log of one file with these bytes; how many commands there were.
-async fn recover_from(dir: &Path, bytes: &[u8], commands: &[OwnedArgs]) -> Option<usize> {
-    std::fs::write(dir.join(SEGMENT), bytes).expect("the disk has room");
+    for (name, bytes) in files {
+        std::fs::write(dir.join(name), bytes).expect("the disk has room");
+    }
     let files = Files::open_unlocked(dir).await.expect("the directory is there");
     // Whatever it says, it says something.
     let _ = check(&files, None).await.map(|report| report.to_string());
     let mut done = Done::default();
     let outcome = recover(&files, &mut done).await;
-    assert!(
-        same(&done.0, &commands[..done.0.len().min(commands.len())]),
-        "something was made up or left out"
-    );
-    outcome.is_ok().then_some(done.0.len())
+    (done.0, outcome.is_ok())
+}
+
+/// Bytes to be recovered from: what a server that was killed has left in its directory.
+struct Case {
+    files: Vec<(String, Vec<u8>)>,
+    /// What recovery carries out.
+    whole: Vec<String>,
+}
+
+async fn cases(dir: &Path) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for name in ["log", "snapshot"] {
+        let files = files(&corpus("recovery").join(name));
+        let (whole, is_complete) = recover_from(dir, &files).await;
+        assert!(is_complete && whole.len() > 20, "{name}: {} commands and pieces", whole.len());
+        cases.push(Case { files, whole });
+    }
+    cases
+}
+
+/// What an import gives.
+#[derive(Default)]
+struct Imported(usize);
+
+impl rdb::Import for Imported {
+    fn entry(&mut self, entry: rdb::Entry) -> Result<(), Error> {
+        // All of it can be looked at.
+        self.0 += 1 + rdb::dump(entry.value.as_ref()).len();
+        Ok(())
+    }
+
+    fn command(&mut self, _db: usize, args: Args<'_>) -> Result<(), Error> {
+        self.0 += say(args).len();
+        Ok(())
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::default()
+    }
 }
 
 #[test]
@@ -185,22 +223,50 @@ fn recovery_from_changed_files_invents_nothing() {
     let runtime =
         omniring::Runtime::builder().engine(omniring::Engine::Epoll).build().expect("epoll runs");
     runtime.block_on(async {
-        let (bytes, commands) = segment(dir.path(), &mut random).await;
-        for entry in std::fs::read_dir(dir.path()).expect("the directory is there").flatten() {
-            if entry.file_name() != SEGMENT {
-                std::fs::remove_file(entry.path()).expect("the directory is ours");
-            }
-        }
-        assert_eq!(recover_from(dir.path(), &bytes, &commands).await, Some(commands.len()));
+        let cases = cases(dir.path()).await;
         let special: &[&[u8]] = &[&[0; 8], &[0xff; 8], &[0; 512], &[0, 0, 0, 0x80]];
         let (until, mut count, mut refused) = (until(), 0, 0);
         while Instant::now() < until {
-            let mut input = bytes.clone();
-            change(&mut input, &mut random, special);
-            refused += usize::from(recover_from(dir.path(), &input, &commands).await.is_none());
+            let case = &cases[random.usize(..cases.len())];
+            let mut files = case.files.clone();
+            let changed = random.usize(..files.len());
+            change(&mut files[changed].1, &mut random, special);
+            let (done, is_complete) = recover_from(dir.path(), &files).await;
+            assert!(case.whole.starts_with(&done), "something was made up or left out: {done:?}");
+            refused += usize::from(!is_complete);
             count += 1;
         }
         println!("recovery: {count} inputs, {refused} refused");
+        assert!(refused > 0, "no damage was noticed");
+    });
+}
+
+#[test]
+fn a_changed_dump_of_redis_is_refused_or_imported() {
+    let mut random = random("rdb");
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let path = dir.path().join("dump.rdb");
+    let runtime =
+        omniring::Runtime::builder().engine(omniring::Engine::Epoll).build().expect("epoll runs");
+    runtime.block_on(async {
+        let inputs = files(&corpus("rdb"));
+        for (name, bytes) in &inputs {
+            std::fs::write(&path, bytes).expect("the disk has room");
+            let mut imported = Imported::default();
+            let outcome = rdb::import(&path, &mut imported).await;
+            assert!(outcome.is_ok_and(|(keys, _)| keys > 10) && imported.0 > 0, "{name}");
+        }
+        let special: &[&[u8]] =
+            &[&[0x80, 0xff, 0xff, 0xff, 0xff], &[0x81], &[0xc3], &[0xff], &[0; 8], &[18], &[14]];
+        let (until, mut count, mut refused) = (until(), 0, 0);
+        while Instant::now() < until {
+            let mut input = inputs[random.usize(..inputs.len())].1.clone();
+            change(&mut input, &mut random, special);
+            std::fs::write(&path, &input).expect("the disk has room");
+            refused += usize::from(rdb::import(&path, &mut Imported::default()).await.is_err());
+            count += 1;
+        }
+        println!("rdb: {count} inputs, {refused} refused");
         assert!(refused > 0, "no damage was noticed");
     });
 }

@@ -64,6 +64,8 @@ struct Progress {
     is_done: bool,
     /// Bytes read of it.
     at: usize,
+    /// Bytes after `at` in which there is no line end: who sends a line byte by byte has it looked through once.
+    searched: usize,
     /// Words that are to come, or `None` before their number was read.
     to_come: Option<usize>,
     /// The length of the next word, where that was read.
@@ -281,31 +283,41 @@ impl Progress {
         let line = &source[self.at..];
         if let Some((value, len)) = short_length(line) {
             self.at += len;
+            self.searched = 0;
             return Ok(Some(Some(value)));
         }
-        let Some(end) = line.iter().take(LINE_MAX).position(|&byte| byte == b'\r') else {
-            if line.len() > LINE_MAX {
-                return Err(error(&format!("too big {what} string")));
-            }
-            return Ok(None);
+        let end = match self.line_end(line, b'\r') {
+            Some(end) if end < LINE_MAX => end,
+            None if line.len() <= LINE_MAX => return Ok(None),
+            _ => return Err(error(&format!("too big {what} string"))),
         };
         if line.len() < end + 2 {
             return Ok(None);
         }
         self.at += end + 2;
+        self.searched = 0;
         Ok(Some(parse_i64(&line[1..end])))
+    }
+
+    /// Where the line that begins at `at` ends, in what has arrived of it.
+    fn line_end(&mut self, line: &[u8], last: u8) -> Option<usize> {
+        let end = line[self.searched..].iter().position(|&byte| byte == last);
+        let end = end.map(|end| self.searched + end);
+        self.searched = end.unwrap_or(line.len());
+        end
     }
 
     /// Reads a line of words between spaces, some of them in quotes.
     fn inline(&mut self, source: &[u8]) -> Result<bool, ProtocolError> {
         let line = &source[self.at..];
-        let Some(end) = line.iter().position(|&byte| byte == b'\n') else {
+        let Some(end) = self.line_end(line, b'\n') else {
             if line.len() > LINE_MAX {
                 return Err(error("too big inline request"));
             }
             return Ok(false);
         };
         self.at += end + 1;
+        self.searched = 0;
         self.is_inline = true;
         self.inline.clear();
         let line = line[..end].strip_suffix(b"\r").unwrap_or(&line[..end]);
@@ -542,6 +554,20 @@ mod tests {
         }
         let endless = vec![b'a'; 70_000];
         assert_eq!(read(&[&endless]).unwrap_err(), "Protocol error: too big inline request");
+    }
+
+    #[test]
+    fn a_line_that_arrives_byte_by_byte_is_looked_through_once() {
+        let bounds = Bounds { word_max: 1 << 20, stranger: false };
+        for (begin, line) in [("", "SET a "), ("*", "1"), ("*1\r\n$", "1")] {
+            let mut parser = Parser::default();
+            assert!(parser.next(&mut begin.as_bytes(), bounds).unwrap().is_none());
+            let searched = parser.progress.searched;
+            for (count, byte) in line.bytes().cycle().take(5000).enumerate() {
+                assert!(parser.next(&mut &[byte][..], bounds).unwrap().is_none());
+                assert_eq!(parser.progress.searched, searched + count + 1);
+            }
+        }
     }
 
     #[test]
