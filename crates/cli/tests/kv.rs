@@ -179,6 +179,20 @@ fn a_server_whose_certificate_and_key_do_not_go_together_does_not_start() {
 }
 
 #[test]
+fn an_address_that_another_server_has_is_in_use_whatever_their_cores() {
+    for (first, second) in [("2", "2"), ("1", "2"), ("2", "1")] {
+        let dirs = [TempDir::new().expect("a directory"), TempDir::new().expect("a directory")];
+        let port = free_port().to_string();
+        let _server = Server::start(command(dirs[0].path(), &["--port", &port, "--cores", first]));
+        let said = refusal(command(dirs[1].path(), &["--port", &port, "--cores", second]));
+        assert!(
+            said.contains("cannot listen") && said.contains("in use"),
+            "{first}, {second}: {said}"
+        );
+    }
+}
+
+#[test]
 fn metrics_are_given_to_who_asks_for_them_as_prometheus_does() {
     let dir = TempDir::new().expect("a directory");
     let (port, metrics) = (free_port(), free_port());

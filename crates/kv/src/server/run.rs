@@ -126,7 +126,8 @@ pub fn run(
         for (addr, tls) in plain.chain(with_tls) {
             for index in 0..cores {
                 let (server, tls) = (server.clone(), tls.clone());
-                let listening = omniring::spawn_on(index, move || listen(server, addr, tls));
+                let listening =
+                    omniring::spawn_on(index, move || listen(server, addr, tls, index == 0));
                 match listening.await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => return Err(StartError::Listen(addr, error)),
@@ -212,18 +213,25 @@ async fn end() {
 
 /// Accepts connections on this core: each core has a listener of its own, between which the kernel shares them.
 ///
-/// With TLS where there is an acceptor.
+/// With TLS where there is an acceptor. Core 0 comes first and binds alone, so that an address which another process
+/// listens on is in use, also where that one would share it; then it shares it with the other cores.
 async fn listen(
     server: Arc<Server>,
     addr: SocketAddr,
     tls: Option<tls::Acceptor>,
+    is_first: bool,
 ) -> io::Result<()> {
     let socket = TcpSocket::new_for(addr).await?;
     socket.set_reuse_address(true)?;
+    if is_first {
+        socket.bind(addr).await?;
+    }
     if server.shard_count() > 1 {
         socket.set_reuse_port(true)?;
     }
-    socket.bind(addr).await?;
+    if !is_first {
+        socket.bind(addr).await?;
+    }
     let listener = socket.listen(server.config().tcp_backlog).await?;
     drop(omniring::spawn(accept(server, listener, tls)));
     Ok(())
