@@ -21,30 +21,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-missing() {
-    echo "SKIP: missing: $1"
-    exit 77
-}
-
-for tool in qemu-system-x86_64 dpkg gzip cargo; do
-    command -v "$tool" >/dev/null || missing "$tool"
-done
-[[ $(uname -m) == x86_64 ]] || missing "an x86-64 machine"
-busybox=$(command -v busybox) || missing "busybox (Debian: busybox-static)"
-"$busybox" --list | grep -qx cpio || missing "a busybox with cpio"
-grep -q INTERP < <(readelf -lW "$busybox" 2>/dev/null) && missing "a static busybox (busybox-static)"
-
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+source tests/qemu/common.sh
 
 kernels=("$@")
 if [[ ${#kernels[@]} == 0 ]]; then
-    command -v apt-get >/dev/null || missing "a kernel: give a linux-image-*-cloud-amd64.deb"
-    name=$(apt-cache search --names-only '^linux-image-[0-9.]+.*-cloud-amd64$' | cut -d' ' -f1 |
-        sort -V | tail -n 1)
-    [[ -n $name ]] || missing "a kernel: the package sources have no linux-image-*-cloud-amd64"
-    (cd "$work" && timeout 120 apt-get download "$name" >/dev/null 2>&1) ||
-        missing "a kernel: $name cannot be downloaded"
+    fetch_kernel
     kernels=("$work"/linux-image-*.deb)
 fi
 
@@ -55,21 +36,11 @@ timeout 900 env RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --
     { echo "FAIL: a static build"; exit 1; }
 program=$target/x86_64-unknown-linux-gnu/release/examples/polled_read
 
-root=$work/root
-mkdir -p "$root"/{bin,proc,sys,dev}
-cp "$busybox" "$root/bin/busybox"
-cp "$program" "$root/bin/polled_read"
-cp tests/qemu/init "$root/init"
-chmod +x "$root/init" "$root/bin/busybox"
-(cd "$root" && find . | "$busybox" cpio -o -H newc 2>/dev/null | gzip -1) >"$work/initrd"
+make_initrd tests/qemu/init "$program"
 
 failed=0
 for deb in "${kernels[@]}"; do
-    [[ -r $deb ]] || missing "the kernel package $deb"
-    rm -rf "$work/kernel"
-    dpkg -x "$deb" "$work/kernel"
-    kernel=$(find "$work/kernel" -name 'vmlinuz*' -type f | head -n 1)
-    [[ -n $kernel ]] || missing "a kernel image in $deb"
+    unpack_kernel "$deb"
     echo "== $(basename "$deb")"
     truncate -s 16M "$work/nvme.img"
     # Stock kernels are started without KVM, which they may not boot with; -cx16 for the same reason.

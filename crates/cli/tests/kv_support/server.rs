@@ -1,4 +1,5 @@
 //! A server of its own for each test, ended by its pid.
+#![allow(clippy::disallowed_methods)] // A process is waited for in real time.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
