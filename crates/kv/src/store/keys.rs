@@ -614,11 +614,6 @@ impl Keys {
         }
     }
 
-    /// The same for a string with memory of its own, which is shared.
-    pub fn insert_shared(&mut self, key: &[u8], bytes: &Arc<Vec<u8>>) {
-        self.insert(key, Value::Str(bytes.clone()), None);
-    }
-
     /// Removes a key; whether it was there. Says nothing: call [`Keys::changed`].
     pub fn delete(&mut self, key: &[u8]) -> bool {
         self.take_value(key).is_some()
