@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use crate::report::Level;
 use crate::server::{ClientInfo, OutputLimit};
-use crate::store::{Keys, Limits};
+use crate::store::{Keys, Lfu, Limits};
 pub use file::{read, rewrite};
 pub use settings::{Kind, POLICIES, SETTINGS, Setting, find};
 
@@ -154,8 +154,7 @@ pub struct Config {
     pub policy: Policy,
     pub ordered_keys: bool,
     pub maxmemory_samples: usize,
-    pub lfu_log_factor: u32,
-    pub lfu_decay_minutes: u32,
+    pub lfu: Lfu,
     pub active_expire_effort: u32,
     pub debug: WhoMay,
     pub slowlog_micros: i64,
@@ -204,8 +203,7 @@ impl Default for Config {
             policy: Policy::default(),
             ordered_keys: false,
             maxmemory_samples: 0,
-            lfu_log_factor: 0,
-            lfu_decay_minutes: 0,
+            lfu: Lfu { log_factor: 0, decay_minutes: 0 },
             active_expire_effort: 0,
             debug: WhoMay::Nobody,
             slowlog_micros: 0,
@@ -287,7 +285,7 @@ impl Config {
     pub fn apply(&self, keys: &mut Keys) {
         keys.limits = self.limits;
         keys.events_wanted = self.events;
-        keys.lfu = self.policy.by == Some(EvictBy::Lfu);
+        keys.lfu = (self.policy.by == Some(EvictBy::Lfu)).then_some(self.lfu);
     }
 
     /// The addresses to listen on at a port; none where that is 0.

@@ -7,7 +7,7 @@ use super::{Answer, Call, DONE, Spec, flag};
 use crate::error::Error;
 use crate::glob;
 use crate::protocol::{Args, parse_cursor};
-use crate::store::{DBS, EventClass, StrRef, ValueRef, lfu_count, seconds};
+use crate::store::{DBS, EventClass, StrRef, ValueRef, seconds};
 
 #[cfg(test)]
 mod tests;
@@ -396,7 +396,7 @@ fn object_refcount(call: &mut Call<'_>, args: Args<'_>) -> Answer {
 fn object_idletime(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     match call.keys.access(&args[2]) {
         None => call.reply.null(),
-        Some(_) if call.keys.lfu => {
+        Some(_) if call.keys.lfu.is_some() => {
             return Err(Error::new(
                 "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note \
                  that when switching between policies at runtime LRU and LFU data will take \
@@ -412,16 +412,18 @@ fn object_idletime(call: &mut Call<'_>, args: Args<'_>) -> Answer {
 }
 
 fn object_freq(call: &mut Call<'_>, args: Args<'_>) -> Answer {
-    match call.keys.access(&args[2]) {
-        None => call.reply.null(),
-        Some(_) if !call.keys.lfu => {
+    match (call.keys.access(&args[2]), call.keys.lfu) {
+        (None, _) => call.reply.null(),
+        (Some(_), None) => {
             return Err(Error::new(
                 "ERR An LFU maxmemory policy is not selected, access frequency not tracked. \
                  Please note that when switching between policies at runtime LRU and LFU data \
                  will take some time to adjust.",
             ));
         }
-        Some(access) => call.reply.int(i64::from(lfu_count(access, call.keys.now_ms()))),
+        (Some(access), Some(lfu)) => {
+            call.reply.int(i64::from(lfu.count(access, call.keys.now_ms())));
+        }
     }
     DONE
 }

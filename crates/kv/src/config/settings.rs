@@ -196,11 +196,11 @@ pub const SETTINGS: &[Setting] = &[
         Ok(())
     }),
     setting("lfu-decay-time", Kind::Int(0, i32::MAX as i64), "1", |config, read| {
-        config.lfu_decay_minutes = read.int() as u32;
+        config.lfu.decay_minutes = read.int() as u32;
         Ok(())
     }),
     setting("lfu-log-factor", Kind::Int(0, i32::MAX as i64), "10", |config, read| {
-        config.lfu_log_factor = read.int() as u32;
+        config.lfu.log_factor = read.int() as u32;
         Ok(())
     }),
     setting(
@@ -376,8 +376,6 @@ pub const SETTINGS: &[Setting] = &[
     setting("replica-read-only", Kind::Bool, "yes", only_kept),
     setting("replica-serve-stale-data", Kind::Bool, "yes", only_kept),
     fixed("set-proc-title", Kind::Bool, "yes", only_kept),
-    // There is no such file: none may be asked for.
-    fixed("logfile", Kind::Word(&[""]), "", only_kept),
     setting("activerehashing", Kind::Bool, "yes", only_kept),
     setting("aof-use-rdb-preamble", Kind::Bool, "yes", only_kept),
     setting("busy-reply-threshold", Kind::Int(0, ANY), "5000", only_kept).alias("lua-time-limit"),

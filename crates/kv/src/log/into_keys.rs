@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::protocol::{Args, Reply};
 use crate::rdb::{Entry, Import};
 use crate::server::{Client, Server, call};
-use crate::store::{Expiry, Keys, Kind, Limits, Side, Value, lfu_access, minutes, seconds};
+use crate::store::{Expiry, Keys, Kind, Lfu, Limits, Side, Value, seconds};
 
 /// Carries commands out as the server does, without logging them, on keys whose shards are all at hand. While it
 /// is there the keys' time stands still.
@@ -45,8 +45,8 @@ impl Import for IntoKeys<'_> {
         let keys = &mut *self.keys;
         keys.begin(entry.db, keys.now_ms());
         keys.insert(&entry.key, entry.value, entry.expires_ms);
-        let access = match (keys.lfu, entry.frequency, entry.idle_seconds) {
-            (true, Some(count), _) => Some(lfu_access(minutes(keys.now_ms()), count.into())),
+        let access = match (keys.lfu.is_some(), entry.frequency, entry.idle_seconds) {
+            (true, Some(count), _) => Some(Lfu::access(count.into(), keys.now_ms())),
             (false, _, Some(idle)) => {
                 Some(seconds(keys.now_ms().saturating_sub(idle.saturating_mul(1000))))
             }
