@@ -248,6 +248,10 @@ pub const SETTINGS: &[Setting] = &[
         config.maxmemory = read.int() as u64;
         Ok(())
     }),
+    setting("maxmemory-clients", Kind::Form, "0", |config, read| {
+        config.maxmemory_clients = read.text().parse()?;
+        Ok(())
+    }),
     setting("maxmemory-policy", Kind::Word(POLICIES), "noeviction", |config, read| {
         config.policy = read.text().parse()?;
         Ok(())
@@ -387,7 +391,6 @@ pub const SETTINGS: &[Setting] = &[
     setting("lazyfree-lazy-user-del", Kind::Bool, "no", only_kept),
     setting("lazyfree-lazy-user-flush", Kind::Bool, "no", only_kept),
     setting("list-compress-depth", Kind::Int(0, i32::MAX as i64), "0", only_kept),
-    setting("maxmemory-clients", Kind::Form, "0", |_config, read| super::check_share(read.text())),
     setting("maxmemory-eviction-tenacity", Kind::Int(0, 100), "10", only_kept),
     setting("rdbchecksum", Kind::Bool, "yes", only_kept),
     setting("rdbcompression", Kind::Bool, "yes", only_kept),
