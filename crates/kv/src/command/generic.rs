@@ -349,10 +349,16 @@ fn flush(call: &mut Call<'_>, args: Args<'_>, all: bool) -> Answer {
     if args.len() > 2 || args.len() == 2 && !args.is(1, "sync") && !args.is(1, "async") {
         return Err(Error::SYNTAX);
     }
-    if all {
-        (0..DBS).for_each(|db| call.keys.clear(db));
-    } else {
-        call.keys.clear(call.keys.db());
+    /// So many bytes are worth the system calls.
+    const MANY: usize = 16 << 20;
+    let bytes = match all {
+        true => (0..DBS).map(|db| call.keys.clear(db)).sum(),
+        false => call.keys.clear(call.keys.db()),
+    };
+    if bytes >= MANY && !args.is(1, "async") {
+        // Otherwise the allocator keeps it for what comes next, since it lies below something that is in use. It takes
+        // about as long as removing the keys did.
+        omniring::os::trim_heap();
     }
     call.keys.changed_all();
     call.reply.ok();

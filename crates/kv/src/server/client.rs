@@ -168,7 +168,7 @@ impl ClientInfo {
     /// Its memory, in bytes, about: what it is, and what waits in it.
     pub fn memory(&self) -> u64 {
         /// Of a connection that does nothing: its tasks, buffers and entries in tables.
-        const IDLE: usize = 2048;
+        const IDLE: usize = 3 * 1024;
         let waits = self.input.load(Ordering::Relaxed) + self.output.load(Ordering::Relaxed);
         (IDLE + waits) as u64
     }

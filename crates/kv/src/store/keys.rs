@@ -557,16 +557,20 @@ impl Keys {
         }
     }
 
-    /// Removes all keys of a database, in the shards at hand. Say so with [`Keys::changed_all`].
-    pub fn clear(&mut self, db: usize) {
+    /// Removes all keys of a database, in the shards at hand, and gives the bytes they had, about. Say so with
+    /// [`Keys::changed_all`].
+    pub fn clear(&mut self, db: usize) -> usize {
+        let mut bytes = 0;
         for shard in self.shards() {
             let old = std::mem::take(&mut shard.dbs[db]);
+            bytes += old.memory();
             let emptied = old.emptied();
             shard.touch_where(db, |key| old.find(key).is_some());
             shard.dbs[db] = old;
             shard.save_all_first(db);
             shard.dbs[db] = emptied;
         }
+        bytes
     }
 
     /// Exchanges the keys of two databases, in the shards at hand. Who watches or waits stays in their database.
