@@ -36,14 +36,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = arguments::parse::<Arguments>();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("hello_http: {error}");
-            ExitCode::from(2)
-        }
-    }
+    arguments::main(run)
 }
 
 #[expect(clippy::print_stdout, reason = "it says where it listens")]

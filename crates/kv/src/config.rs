@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use crate::report::Level;
 use crate::server::{ClientInfo, OutputLimit};
-use crate::store::{Keys, Limits};
+use crate::store::{Keys, Lfu, Limits};
 pub use file::{read, rewrite};
 pub use settings::{Kind, POLICIES, SETTINGS, Setting, find};
 
@@ -88,6 +88,42 @@ impl FromStr for Policy {
     }
 }
 
+/// An amount of memory, as such or of `maxmemory`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// Bytes.
+    Bytes(u64),
+    /// Percent of `maxmemory`.
+    Percent(u64),
+}
+
+impl Share {
+    /// The bytes where `maxmemory` is this; 0 for no limit, as it is where that has none.
+    pub fn of(self, maxmemory: u64) -> u64 {
+        match self {
+            Share::Bytes(bytes) => bytes,
+            Share::Percent(percent) => (u128::from(maxmemory) * u128::from(percent) / 100) as u64,
+        }
+    }
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Share, String> {
+        let no_share = || "argument must be a memory or percent value".to_owned();
+        let Some(percent) = text.strip_suffix('%') else {
+            let bytes = bytes(text).and_then(|bytes| u64::try_from(bytes).ok());
+            return bytes.map(Share::Bytes).ok_or_else(no_share);
+        };
+        match percent.parse() {
+            Ok(percent @ 0..=100) => Ok(Share::Percent(percent)),
+            Ok(101..) => Err("percentage argument must be less or equal to 100".to_owned()),
+            Err(_) => Err(no_share()),
+        }
+    }
+}
+
 /// Whether clients of TLS have to have a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthClients {
@@ -149,13 +185,13 @@ pub struct Config {
     /// Snapshots by themselves: seconds, and changes in that time.
     pub save: Vec<(u64, u64)>,
     pub maxmemory: u64,
+    pub maxmemory_clients: Share,
     pub min_replicas_to_write: u64,
     pub min_replicas_max_lag: u64,
     pub policy: Policy,
     pub ordered_keys: bool,
     pub maxmemory_samples: usize,
-    pub lfu_log_factor: u32,
-    pub lfu_decay_minutes: u32,
+    pub lfu: Lfu,
     pub active_expire_effort: u32,
     pub debug: WhoMay,
     pub slowlog_micros: i64,
@@ -199,13 +235,13 @@ impl Default for Config {
             rewrite_min_size: 0,
             save: Vec::new(),
             maxmemory: 0,
+            maxmemory_clients: Share::Bytes(0),
             min_replicas_to_write: 0,
             min_replicas_max_lag: 0,
             policy: Policy::default(),
             ordered_keys: false,
             maxmemory_samples: 0,
-            lfu_log_factor: 0,
-            lfu_decay_minutes: 0,
+            lfu: Lfu { log_factor: 0, decay_minutes: 0 },
             active_expire_effort: 0,
             debug: WhoMay::Nobody,
             slowlog_micros: 0,
@@ -287,7 +323,7 @@ impl Config {
     pub fn apply(&self, keys: &mut Keys) {
         keys.limits = self.limits;
         keys.events_wanted = self.events;
-        keys.lfu = self.policy.by == Some(EvictBy::Lfu);
+        keys.lfu = (self.policy.by == Some(EvictBy::Lfu)).then_some(self.lfu);
     }
 
     /// The addresses to listen on at a port; none where that is 0.
@@ -374,21 +410,6 @@ fn save_points(text: &str) -> Result<Vec<(u64, u64)>, String> {
     let numbers = numbers.filter(|numbers| numbers.len() % 2 == 0);
     let numbers = numbers.ok_or("Invalid save parameters".to_owned())?;
     Ok(numbers.chunks(2).map(|pair| (pair[0], pair[1])).collect())
-}
-
-/// Checks bytes, or a percentage of `maxmemory`.
-fn check_share(text: &str) -> Result<(), String> {
-    let Some(percent) = text.strip_suffix('%') else {
-        return bytes(text)
-            .filter(|&bytes| bytes >= 0)
-            .map(|_| ())
-            .ok_or("argument must be a memory or percent value".into());
-    };
-    match percent.parse::<i64>() {
-        Ok(0..=100) => Ok(()),
-        Ok(101..) => Err("percentage argument must be less or equal to 100".to_owned()),
-        _ => Err("argument must be a memory or percent value".to_owned()),
-    }
 }
 
 fn percentiles(text: &str) -> Result<Vec<f64>, String> {

@@ -43,6 +43,7 @@ pub use journal::{Journal, Logged};
 pub use latency::{Latency, Series};
 pub use limits::OutputLimit;
 pub use monitor::Monitors;
+pub use open_files::{TooFew, make_room};
 pub use pause::{Pause, PauseMode};
 pub use pubsub::{Delivery, Pubsub, Subscriber, Topic};
 pub use run::{StartError, run};

@@ -1,5 +1,6 @@
 //! The data: shards, their databases, and the types of values. Knows no protocol and no I/O.
 
+mod access;
 pub mod db;
 mod hash;
 mod intset;
@@ -17,11 +18,10 @@ mod tree;
 mod value;
 mod zset;
 
+pub use access::{Lfu, seconds};
 pub use db::{Access, Db, Expiry, Remains, Slot};
 pub use hash::Hash;
-pub use keys::{
-    Effects, Event, EventClass, Keys, LogAs, Written, lfu_access, lfu_count, minutes, seconds,
-};
+pub use keys::{Effects, Event, EventClass, Keys, LogAs, Written};
 pub use limits::Limits;
 pub use list::{Elements, List, Side};
 pub use set::{Member, Set};

@@ -41,14 +41,7 @@ const BACKLOG: u32 = 1024;
 const BUFFER_LEN: usize = 16 * 1024;
 
 fn main() -> ExitCode {
-    let arguments = arguments::parse::<Arguments>();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("echo: {error}");
-            ExitCode::from(2)
-        }
-    }
+    arguments::main(run)
 }
 
 #[expect(clippy::print_stdout, reason = "it says where it listens")]

@@ -44,14 +44,9 @@ struct Arguments {
 const BLOCK: usize = 4096;
 
 fn main() -> ExitCode {
-    let arguments = arguments::parse::<Arguments>();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("polled_read: {}: {error}", arguments.path.display());
-            ExitCode::from(2)
-        }
-    }
+    arguments::main(|arguments: &Arguments| {
+        run(arguments).map_err(|error| format!("{}: {error}", arguments.path.display()))
+    })
 }
 
 #[expect(clippy::print_stdout, reason = "the result")]

@@ -71,14 +71,9 @@ const WARM_UP: Duration = Duration::from_millis(200);
 const ALIGNMENT: usize = 4096;
 
 fn main() -> ExitCode {
-    let arguments = arguments::parse::<Arguments>();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("random_read: {}: {error}", arguments.file.display());
-            ExitCode::from(2)
-        }
-    }
+    arguments::main(|arguments: &Arguments| {
+        run(arguments).map_err(|error| format!("{}: {error}", arguments.file.display()))
+    })
 }
 
 /// What the tasks share.

@@ -1,4 +1,4 @@
-//! What Linux offers as descriptors that become readable: counters, timers, and news of files.
+//! What Linux offers as descriptors that become readable: counters, timers, and news of files; and the process's heap.
 
 mod event_fd;
 mod inotify;
@@ -7,3 +7,5 @@ mod timer_fd;
 pub use event_fd::EventFd;
 pub use inotify::{FileEvent, Inotify, WatchId};
 pub use timer_fd::{Clock, TimerFd};
+
+pub use omniring_driver::trim_heap;

@@ -127,14 +127,9 @@ struct Client {
 }
 
 fn main() -> ExitCode {
-    let arguments = arguments::parse::<Arguments>();
-    match run(&arguments.action) {
-        Ok(failed) => ExitCode::from(u8::from(failed > 0)),
-        Err(error) => {
-            eprintln!("quic_transfer: {error}");
-            ExitCode::from(2)
-        }
-    }
+    arguments::main(|arguments: &Arguments| {
+        run(&arguments.action).map(|failed| ExitCode::from(u8::from(failed > 0)))
+    })
 }
 
 /// How many files failed.

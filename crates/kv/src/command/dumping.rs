@@ -4,7 +4,7 @@ use super::{Answer, Call, DONE, Spec};
 use crate::error::Error;
 use crate::protocol::{Args, parse_i64};
 use crate::rdb;
-use crate::store::{EventClass, lfu_access, minutes, seconds};
+use crate::store::{EventClass, Lfu, seconds};
 
 /// The rows of the table.
 pub const COMMANDS: &[Spec] = &[
@@ -103,8 +103,8 @@ fn restore(call: &mut Call<'_>, args: Args<'_>) -> Answer {
         return DONE;
     }
     keys.insert(key, value, expires_ms);
-    let access = match (keys.lfu, options.frequency, options.idle_seconds) {
-        (true, Some(count), _) => Some(lfu_access(minutes(now_ms), count)),
+    let access = match (keys.lfu.is_some(), options.frequency, options.idle_seconds) {
+        (true, Some(count), _) => Some(Lfu::access(count, now_ms)),
         (false, _, Some(idle)) => Some(seconds(now_ms.saturating_sub(idle.saturating_mul(1000)))),
         _ => None,
     };

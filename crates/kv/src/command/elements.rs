@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::ops::Range;
 
+use super::support::integer;
 use crate::error::Error;
 use crate::glob::matches;
 use crate::protocol::{Args, Reply, parse_cursor, parse_f64, parse_i64};
@@ -16,17 +17,23 @@ pub(super) const NO_KEYS: Error = Error::new("ERR numkeys should be greater than
 /// A number of elements is not at least 1.
 pub(super) const NO_COUNT: Error = Error::new("ERR count should be greater than 0");
 /// A limit is negative or no number.
-pub(super) const NEGATIVE_LIMIT: Error = Error::new("ERR LIMIT can't be negative");
-
-/// The integer that a word is.
-pub(super) fn integer(word: &[u8]) -> Result<i64, Error> {
-    parse_i64(word).ok_or(Error::NOT_AN_INTEGER)
-}
+const NEGATIVE_LIMIT: Error = Error::new("ERR LIMIT can't be negative");
 
 /// The integer that a word is, at least `least`, else `error`.
 pub(super) fn at_least(word: &[u8], least: usize, error: Error) -> Result<usize, Error> {
     let value = parse_i64(word).and_then(|value| usize::try_from(value).ok());
     value.filter(|&value| value >= least).ok_or(error)
+}
+
+/// The option LIMIT, the only one from word `at` on: without it, or with 0, there is none.
+pub(super) fn limit(args: Args<'_>, mut at: usize) -> Result<usize, Error> {
+    let mut limit = 0;
+    while at < args.len() {
+        let value = args.get(at + 1).filter(|_| args.is(at, "limit")).ok_or(Error::SYNTAX)?;
+        limit = at_least(value, 0, NEGATIVE_LIMIT)?;
+        at += 2;
+    }
+    Ok(if limit == 0 { usize::MAX } else { limit })
 }
 
 /// How many elements to pick at random: negative where one may be picked twice.

@@ -7,7 +7,7 @@ use super::{Answer, Call, DONE, Spec, flag};
 use crate::error::Error;
 use crate::glob;
 use crate::protocol::{Args, parse_cursor};
-use crate::store::{DBS, EventClass, StrRef, ValueRef, lfu_count, seconds};
+use crate::store::{DBS, EventClass, StrRef, ValueRef, seconds};
 
 #[cfg(test)]
 mod tests;
@@ -349,10 +349,16 @@ fn flush(call: &mut Call<'_>, args: Args<'_>, all: bool) -> Answer {
     if args.len() > 2 || args.len() == 2 && !args.is(1, "sync") && !args.is(1, "async") {
         return Err(Error::SYNTAX);
     }
-    if all {
-        (0..DBS).for_each(|db| call.keys.clear(db));
-    } else {
-        call.keys.clear(call.keys.db());
+    /// So many bytes are worth the system calls.
+    const MANY: usize = 16 << 20;
+    let bytes = match all {
+        true => (0..DBS).map(|db| call.keys.clear(db)).sum(),
+        false => call.keys.clear(call.keys.db()),
+    };
+    if bytes >= MANY && !args.is(1, "async") {
+        // Otherwise the allocator keeps it for what comes next, since it lies below something that is in use. It takes
+        // about as long as removing the keys did.
+        omniring::os::trim_heap();
     }
     call.keys.changed_all();
     call.reply.ok();
@@ -396,7 +402,7 @@ fn object_refcount(call: &mut Call<'_>, args: Args<'_>) -> Answer {
 fn object_idletime(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     match call.keys.access(&args[2]) {
         None => call.reply.null(),
-        Some(_) if call.keys.lfu => {
+        Some(_) if call.keys.lfu.is_some() => {
             return Err(Error::new(
                 "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note \
                  that when switching between policies at runtime LRU and LFU data will take \
@@ -412,16 +418,18 @@ fn object_idletime(call: &mut Call<'_>, args: Args<'_>) -> Answer {
 }
 
 fn object_freq(call: &mut Call<'_>, args: Args<'_>) -> Answer {
-    match call.keys.access(&args[2]) {
-        None => call.reply.null(),
-        Some(_) if !call.keys.lfu => {
+    match (call.keys.access(&args[2]), call.keys.lfu) {
+        (None, _) => call.reply.null(),
+        (Some(_), None) => {
             return Err(Error::new(
                 "ERR An LFU maxmemory policy is not selected, access frequency not tracked. \
                  Please note that when switching between policies at runtime LRU and LFU data \
                  will take some time to adjust.",
             ));
         }
-        Some(access) => call.reply.int(i64::from(lfu_count(access, call.keys.now_ms()))),
+        (Some(access), Some(lfu)) => {
+            call.reply.int(i64::from(lfu.count(access, call.keys.now_ms())));
+        }
     }
     DONE
 }

@@ -1,6 +1,7 @@
 //! Hashes: HSET, HGET and the like.
 
-use super::elements::{Scan, cursor, integer, pick, repeat, scanned_nothing, signed_count};
+use super::elements::{Scan, cursor, pick, repeat, scanned_nothing, signed_count};
+use super::support::integer;
 use super::{Answer, Call, DONE, Spec};
 use crate::error::Error;
 use crate::protocol::{Args, LongDouble, Proto, Reply, parse_i64};

@@ -262,7 +262,7 @@ fn stats(text: &mut Text, call: &mut Call<'_>) {
         ("expired_keys", keys.expired),
         ("expire_cycle_cpu_milliseconds", all.sum(|core| &core.expire_micros) / 1000),
         ("evicted_keys", keys.evicted),
-        ("evicted_clients", 0),
+        ("evicted_clients", all.sum(|core| &core.evicted_clients)),
         ("keyspace_hits", keys.hits),
         ("keyspace_misses", keys.misses),
         ("pubsub_channels", pubsub.channels(None, false).len() as u64),

@@ -4,7 +4,7 @@
 //! `KEYRANGE max min REV [LIMIT offset count]`. A bound is `[key` with the key, `(key` without it, `-` before all keys
 //! or `+` after all.
 
-use super::elements::integer;
+use super::support::integer;
 use super::zsets::lex_bound;
 use super::{Answer, Call, DONE, Spec};
 use crate::error::Error;

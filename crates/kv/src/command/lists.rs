@@ -1,8 +1,9 @@
 //! Lists: LPUSH, RPOP, LRANGE and the like, and the commands that wait for an element.
 
 use super::elements::{
-    NOT_POSITIVE, at_least, count_option, counted_keys, index, indexes, integer, timeout_ms,
+    NOT_POSITIVE, at_least, count_option, counted_keys, index, indexes, timeout_ms,
 };
+use super::support::integer;
 use super::{Answer, Call, DONE, Null, Outcome, Spec, flag};
 use crate::error::Error;
 use crate::protocol::Args;

@@ -36,8 +36,8 @@ pub const COMMANDS: &[Spec] = &[Spec::container(
         Spec::data("purge", 2, purge).doc(
             "server",
             "4.0.0",
-            "O(1)",
-            "Is taken, and does nothing: the allocator gives memory back by itself",
+            "O(N), N being the pieces of memory that are free",
+            "Give memory that is free back to the system",
         ),
         Spec::data("help", 2, help).flags(flag::LOADING | flag::STALE).doc(
             "server",
@@ -229,6 +229,7 @@ fn malloc_stats(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
 }
 
 fn purge(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
+    omniring::os::trim_heap();
     call.reply.ok();
     DONE
 }
@@ -240,7 +241,7 @@ fn help(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
         &[
             ("DOCTOR", "Say in words what is wrong with the use of memory."),
             ("MALLOC-STATS", "Say which allocator is in use."),
-            ("PURGE", "Is taken, and does nothing."),
+            ("PURGE", "Give memory that is free back to the system."),
             ("STATS", "Show what memory is used for."),
             ("USAGE <key> [SAMPLES <count>]", "Show how much memory a key and its value take."),
         ],

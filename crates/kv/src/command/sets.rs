@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::elements::{
-    NEGATIVE_LIMIT, NO_KEYS, NOT_POSITIVE, Scan, at_least, cursor, pick, repeat, scanned_nothing,
+    NO_KEYS, NOT_POSITIVE, Scan, at_least, cursor, limit, pick, repeat, scanned_nothing,
     signed_count,
 };
 use super::{Answer, Call, DONE, Spec};
@@ -329,14 +329,7 @@ fn sintercard(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     if keys > args.len() - 2 {
         return Err(Error::new("ERR Number of keys can't be greater than number of args"));
     }
-    let mut limit = 0;
-    let mut at = 2 + keys;
-    while at < args.len() {
-        let value = args.get(at + 1).filter(|_| args.is(at, "limit")).ok_or(Error::SYNTAX)?;
-        limit = at_least(value, 0, NEGATIVE_LIMIT)?;
-        at += 2;
-    }
-    let limit = if limit == 0 { usize::MAX } else { limit };
+    let limit = limit(args, 2 + keys)?;
     let sets = read(call.keys, args, 2, keys)?;
     call.reply.count(intersection(&sets).take(limit).count());
     DONE

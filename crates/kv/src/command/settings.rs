@@ -5,6 +5,7 @@ use crate::config::{self, SETTINGS};
 use crate::error::Error;
 use crate::glob;
 use crate::protocol::Args;
+use crate::server::{TooFew, make_room};
 
 const FLAGS: u32 = flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE;
 
@@ -94,6 +95,14 @@ fn set(call: &mut Call<'_>, args: Args<'_>) -> Answer {
         }
         seen.push(setting.name);
         changed.set(setting, value).map_err(|why| failed(&why))?;
+        if changed.maxclients > call.config.maxclients && setting.name == "maxclients" {
+            make_room(call.server, changed.maxclients).map_err(|TooFew { clients, .. }| {
+                failed(&format!(
+                    "The operating system is not able to handle the specified number of clients, \
+                     try with {clients}"
+                ))
+            })?;
+        }
     }
     call.server.set_config(changed);
     call.reply.ok();
@@ -130,4 +139,20 @@ fn help(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
             ("REWRITE", "Write the settings into the file they were read from."),
         ],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::server::local::Local;
+
+    #[test]
+    fn more_clients_than_the_limit_of_open_files_lets_be_are_refused() {
+        let mut local = Local::new(1);
+        let reply = local.run("CONFIG SET maxclients 4000000000");
+        let why = "The operating system is not able to handle the specified number of clients";
+        assert!(reply.contains(why), "{reply}");
+        let (_, clients) = reply.split_once("try with ").expect("it says how many");
+        assert!(clients.parse::<u64>().is_ok_and(|clients| clients > 0), "{reply}");
+        assert_eq!(local.run("CONFIG GET maxclients"), r#"["maxclients", "10000"]"#);
+    }
 }

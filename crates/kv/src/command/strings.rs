@@ -291,7 +291,7 @@ impl Options {
 
 fn set(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     if args.len() == 3 {
-        insert_word(call.keys, &args[1], args, 2);
+        insert_word(call.keys, &args[1], args, 2, None);
         call.keys.changed(&args[1], EventClass::STRING, "set");
         call.reply.ok();
         return DONE;
@@ -322,9 +322,8 @@ fn set(call: &mut Call<'_>, args: Args<'_>) -> Answer {
 
 /// Sets a key to the word at `value`, with a time of expiry or none, and logs it as that.
 fn store(call: &mut Call<'_>, key: &[u8], args: Args<'_>, value: usize, expires_ms: Option<u64>) {
-    insert_word(call.keys, key, args, value);
+    insert_word(call.keys, key, args, value, expires_ms);
     if let Some(at) = expires_ms {
-        call.keys.set_expires_ms(key, Some(at));
         let at = itoa::Buffer::new().format(at).to_owned();
         call.keys.log_as([b"SET", key, &args[value], b"PXAT", at.as_bytes()]);
     } else if args.len() > 3 {
@@ -362,7 +361,7 @@ fn set_many(call: &mut Call<'_>, args: Args<'_>, if_none: bool) -> Answer {
         return DONE;
     }
     for index in keys() {
-        insert_word(call.keys, &args[index], args, index + 1);
+        insert_word(call.keys, &args[index], args, index + 1, None);
         call.keys.changed(&args[index], EventClass::STRING, "set");
     }
     if if_none {
@@ -425,7 +424,7 @@ fn append(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     let added = &args[2];
     let len = match call.keys.peek(key) {
         None => {
-            insert_word(call.keys, key, args, 2);
+            insert_word(call.keys, key, args, 2, None);
             added.len()
         }
         Some(ValueRef::Str(string)) => {

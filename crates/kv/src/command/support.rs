@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::error::Error;
 use crate::protocol::{Args, Reply, parse_i64};
-use crate::store::{DBS, Keys, StrRef, Value};
+use crate::store::{DBS, Expiry, Keys, StrRef, Value};
 use std::sync::Arc;
 
 /// The integer that a word is.
@@ -33,12 +33,17 @@ pub fn bulk_str(reply: &mut Reply, string: StrRef<'_>) {
     }
 }
 
-/// Sets a key to the word at `value`, whose memory is shared where it has its own, and takes away its time
-/// of expiry.
-pub fn insert_word(keys: &mut Keys, key: &[u8], args: Args<'_>, value: usize) {
+/// Sets a key to the word at `value`, whose memory is shared where it has its own, with a time of expiry or none.
+pub fn insert_word(
+    keys: &mut Keys,
+    key: &[u8],
+    args: Args<'_>,
+    value: usize,
+    expires_ms: Option<u64>,
+) {
     match args.shared(value) {
-        Some(shared) => keys.insert_shared(key, shared),
-        None => keys.insert_string(key, &args[value]),
+        Some(shared) => keys.insert(key, Value::Str(shared.clone()), expires_ms),
+        None => keys.put_string(key, &args[value], Expiry::Set(expires_ms)),
     }
 }
 

@@ -196,11 +196,11 @@ pub const SETTINGS: &[Setting] = &[
         Ok(())
     }),
     setting("lfu-decay-time", Kind::Int(0, i32::MAX as i64), "1", |config, read| {
-        config.lfu_decay_minutes = read.int() as u32;
+        config.lfu.decay_minutes = read.int() as u32;
         Ok(())
     }),
     setting("lfu-log-factor", Kind::Int(0, i32::MAX as i64), "10", |config, read| {
-        config.lfu_log_factor = read.int() as u32;
+        config.lfu.log_factor = read.int() as u32;
         Ok(())
     }),
     setting(
@@ -246,6 +246,10 @@ pub const SETTINGS: &[Setting] = &[
     .alias("min-slaves-max-lag"),
     setting("maxmemory", Kind::Bytes(0, ANY), "0", |config, read| {
         config.maxmemory = read.int() as u64;
+        Ok(())
+    }),
+    setting("maxmemory-clients", Kind::Form, "0", |config, read| {
+        config.maxmemory_clients = read.text().parse()?;
         Ok(())
     }),
     setting("maxmemory-policy", Kind::Word(POLICIES), "noeviction", |config, read| {
@@ -376,8 +380,6 @@ pub const SETTINGS: &[Setting] = &[
     setting("replica-read-only", Kind::Bool, "yes", only_kept),
     setting("replica-serve-stale-data", Kind::Bool, "yes", only_kept),
     fixed("set-proc-title", Kind::Bool, "yes", only_kept),
-    // There is no such file: none may be asked for.
-    fixed("logfile", Kind::Word(&[""]), "", only_kept),
     setting("activerehashing", Kind::Bool, "yes", only_kept),
     setting("aof-use-rdb-preamble", Kind::Bool, "yes", only_kept),
     setting("busy-reply-threshold", Kind::Int(0, ANY), "5000", only_kept).alias("lua-time-limit"),
@@ -389,7 +391,6 @@ pub const SETTINGS: &[Setting] = &[
     setting("lazyfree-lazy-user-del", Kind::Bool, "no", only_kept),
     setting("lazyfree-lazy-user-flush", Kind::Bool, "no", only_kept),
     setting("list-compress-depth", Kind::Int(0, i32::MAX as i64), "0", only_kept),
-    setting("maxmemory-clients", Kind::Form, "0", |_config, read| super::check_share(read.text())),
     setting("maxmemory-eviction-tenacity", Kind::Int(0, 100), "10", only_kept),
     setting("rdbchecksum", Kind::Bool, "yes", only_kept),
     setting("rdbcompression", Kind::Bool, "yes", only_kept),

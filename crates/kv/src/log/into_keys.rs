@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::protocol::{Args, Reply};
 use crate::rdb::{Entry, Import};
 use crate::server::{Client, Server, call};
-use crate::store::{Keys, Kind, Limits, Side, Value, lfu_access, minutes, seconds};
+use crate::store::{Expiry, Keys, Kind, Lfu, Limits, Side, Value, seconds};
 
 /// Carries commands out as the server does, without logging them, on keys whose shards are all at hand. While it
 /// is there the keys' time stands still.
@@ -45,8 +45,8 @@ impl Import for IntoKeys<'_> {
         let keys = &mut *self.keys;
         keys.begin(entry.db, keys.now_ms());
         keys.insert(&entry.key, entry.value, entry.expires_ms);
-        let access = match (keys.lfu, entry.frequency, entry.idle_seconds) {
-            (true, Some(count), _) => Some(lfu_access(minutes(keys.now_ms()), count.into())),
+        let access = match (keys.lfu.is_some(), entry.frequency, entry.idle_seconds) {
+            (true, Some(count), _) => Some(Lfu::access(count.into(), keys.now_ms())),
             (false, _, Some(idle)) => {
                 Some(seconds(keys.now_ms().saturating_sub(idle.saturating_mul(1000))))
             }
@@ -100,9 +100,6 @@ impl Target for IntoKeys<'_> {
         add(keys, piece, &limits)?;
         if piece.is_first {
             let owner = piece.owner;
-            if owner.expires_ms.is_some() {
-                keys.set_expires_ms(owner.key, owner.expires_ms);
-            }
             let table = keys.table(owner.key);
             if let Some(slot) = table.find(owner.key) {
                 table.set_access(slot, owner.access);
@@ -119,12 +116,13 @@ fn add(keys: &mut Keys, piece: &Piece<'_>, limits: &Limits) -> Result<(), Error>
     let key = piece.owner.key;
     if piece.is_first {
         // A key's first piece takes the place of what a walk that met it twice has left.
+        let expires_ms = piece.owner.expires_ms;
         match piece.kind {
-            Kind::String => keys.insert_string(key, piece.string),
-            Kind::List => keys.insert(key, Value::List(Box::default()), None),
-            Kind::Set => keys.insert(key, Value::Set(Box::default()), None),
-            Kind::Hash => keys.insert(key, Value::Hash(Box::default()), None),
-            Kind::Zset => keys.insert(key, Value::Zset(Box::default()), None),
+            Kind::String => keys.put_string(key, piece.string, Expiry::Set(expires_ms)),
+            Kind::List => keys.insert(key, Value::List(Box::default()), expires_ms),
+            Kind::Set => keys.insert(key, Value::Set(Box::default()), expires_ms),
+            Kind::Hash => keys.insert(key, Value::Hash(Box::default()), expires_ms),
+            Kind::Zset => keys.insert(key, Value::Zset(Box::default()), expires_ms),
         }
     }
     let lost = Error::new("ERR a part of a value comes before its beginning");

@@ -1,5 +1,6 @@
 //! What the server knows of a client.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -164,6 +165,14 @@ impl ClientInfo {
         }
     }
 
+    /// Its memory, in bytes, about: what it is, and what waits in it.
+    pub fn memory(&self) -> u64 {
+        /// Of a connection that does nothing: its tasks, buffers and entries in tables.
+        const IDLE: usize = 3 * 1024;
+        let waits = self.input.load(Ordering::Relaxed) + self.output.load(Ordering::Relaxed);
+        (IDLE + waits) as u64
+    }
+
     /// Whether any of these bits of [`state`] is set.
     pub fn is(&self, bits: u32) -> bool {
         self.state.load(Ordering::Relaxed) & bits != 0
@@ -203,14 +212,28 @@ impl Clients {
         self.lock().values().cloned().collect()
     }
 
-    /// The memory of all of them, in bytes, about: what they are and what waits in them.
+    /// The memory of all of them, in bytes, about.
     pub fn memory(&self) -> u64 {
-        /// Of a connection that does nothing: its tasks, buffers and entries in tables.
-        const IDLE: usize = 2048;
-        let waiting = |client: &Arc<ClientInfo>| {
-            client.input.load(Ordering::Relaxed) + client.output.load(Ordering::Relaxed)
+        self.lock().values().map(|client| client.memory()).sum()
+    }
+
+    /// Those with the most memory, as many as have to go so that the others have no more than `max` bytes together.
+    /// Clients that asked to stay (`CLIENT NO-EVICT`) stay, whatever they have.
+    pub fn too_many_for(&self, max: u64) -> Vec<Arc<ClientInfo>> {
+        let mut all: Vec<(u64, Arc<ClientInfo>)> =
+            self.lock().values().map(|client| (client.memory(), client.clone())).collect();
+        let mut total: u64 = all.iter().map(|(memory, _)| memory).sum();
+        if total <= max {
+            return Vec::new();
+        }
+        all.retain(|(_, client)| !client.is(state::NO_EVICT));
+        all.sort_by_key(|&(memory, _)| Reverse(memory));
+        let has_to_go = |&(memory, _): &(u64, _)| {
+            let is_too_much = total > max;
+            total = total.saturating_sub(memory);
+            is_too_much
         };
-        self.lock().values().map(|client| IDLE + waiting(client)).sum::<usize>() as u64
+        all.into_iter().take_while(has_to_go).map(|(_, client)| client).collect()
     }
 
     /// How many there are.
@@ -220,5 +243,32 @@ impl Clients {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<ClientInfo>>> {
         self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_with_the_most_memory_go_but_not_those_that_asked_to_stay() {
+        let clients = Clients::default();
+        for (id, output) in [(1, 50_000), (2, 10_000), (3, 90_000), (4, 70_000), (5, 0)] {
+            clients.add(Arc::new(ClientInfo {
+                id,
+                output: output.into(),
+                ..ClientInfo::default()
+            }));
+        }
+        clients.get(3).expect("it was added").set_state(state::NO_EVICT, true);
+        let gone = |max| -> Vec<u64> {
+            clients.too_many_for(max).iter().map(|client| client.id).collect()
+        };
+        let all = clients.memory();
+        assert_eq!(gone(all), []);
+        assert_eq!(gone(all - 1), [4]);
+        assert_eq!(gone(all - 70_000), [4]);
+        assert_eq!(gone(all - 100_000), [4, 1]);
+        assert_eq!(gone(1), [4, 1, 2, 5]);
     }
 }

@@ -257,8 +257,7 @@ impl Conn {
 }
 
 /// Serves a client until it or the server ends the connection.
-pub async fn serve(core: Rc<Core>, socket: Socket, info: ClientInfo) {
-    let info = Arc::new(info);
+pub async fn serve(core: Rc<Core>, socket: Socket, info: Arc<ClientInfo>) {
     let conn = Rc::new(Conn {
         info: info.clone(),
         reply: RefCell::default(),
@@ -336,8 +335,9 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
         conn.flush();
         lease = None;
         if let Some((what, args)) = wait {
-            let is_there = carry_out(core, conn, client, &mut parser, what, args).await;
-            if !is_there {
+            // In memory of its own: it is large, and most clients are not in there.
+            let is_there = Box::pin(carry_out(core, conn, client, &mut parser, what, args));
+            if !is_there.await {
                 return;
             }
             continue;
@@ -420,7 +420,7 @@ async fn carry_out(
             }
             Wait::Later(later) => {
                 conn.flush();
-                later::carry_out(core, conn, later).await;
+                Box::pin(later::carry_out(core, conn, later)).await;
             }
             Wait::Snapshot(command) => {
                 conn.flush();

@@ -1,4 +1,5 @@
-//! What a core does from time to time: removes keys whose time has come, and closes idle connections.
+//! What a core does from time to time: removes keys whose time has come, and closes connections that are idle or
+//! have too much memory.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -9,6 +10,7 @@ use super::client::state;
 use super::{Core, exec};
 use crate::clock;
 use crate::command::expiry;
+use crate::report;
 
 /// How often.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -35,6 +37,7 @@ pub async fn run(core: Rc<Core>) {
         core.look_at_memory();
         if core.index == 0 {
             core.look_at_rates(&mut rates);
+            core.evict_clients();
             if core.server.is_snapshot_due(&core.config()) {
                 core.server.begin_snapshot();
             }
@@ -107,6 +110,23 @@ impl Core {
         {
             let ops = after.saturating_sub(*before) * 1_000_000 / (to - from);
             self.server.ops_per_second.store(ops, Ordering::Relaxed);
+        }
+    }
+
+    /// Closes the connections with the most memory where all together have more than `maxmemory-clients`.
+    fn evict_clients(&self) {
+        let config = self.config();
+        let max = config.maxmemory_clients.of(config.maxmemory);
+        if max == 0 {
+            return;
+        }
+        for client in self.server.clients.too_many_for(max) {
+            report::warning(
+                "a client is disconnected for its memory: all together have more than maxmemory-clients",
+                &[("id", &client.id), ("addr", &client.addr), ("bytes", &client.memory())],
+            );
+            self.server.kill(&client);
+            self.server.stats.core(self.index).evicted_clients.add(1);
         }
     }
 

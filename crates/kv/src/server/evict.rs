@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use super::{Core, exec};
 use crate::clock;
 use crate::config::{Config, EvictBy};
-use crate::store::{DBS, Db, Keys, Shard, lfu_count, seconds};
+use crate::store::{DBS, Db, Keys, Lfu, Shard, seconds};
 
 /// Candidates that are remembered.
 const POOL: usize = 16;
@@ -178,7 +178,7 @@ impl Core {
                     let Some(key) = self.pick(shard, db, only_expiring) else {
                         break;
                     };
-                    let score = score(&shard.dbs[db], &key, by, now_ms);
+                    let score = score(&shard.dbs[db], &key, by, config.lfu, now_ms);
                     let is_known = |other: &Candidate| other.db == db && other.key == key;
                     if candidates.iter().any(is_known) {
                         continue;
@@ -237,13 +237,13 @@ impl Core {
 }
 
 /// How much a key is to go rather than others.
-fn score(table: &Db, key: &[u8], by: EvictBy, now_ms: u64) -> u64 {
+fn score(table: &Db, key: &[u8], by: EvictBy, lfu: Lfu, now_ms: u64) -> u64 {
     let Some(slot) = table.find(key) else {
         return 0;
     };
     match by {
         EvictBy::Lru => u64::from(seconds(now_ms).wrapping_sub(table.access(slot)) & 0xff_ffff),
-        EvictBy::Lfu => 255 - u64::from(lfu_count(table.access(slot), now_ms)),
+        EvictBy::Lfu => 255 - u64::from(lfu.count(table.access(slot), now_ms)),
         EvictBy::Ttl => u64::MAX - table.expires_ms(slot).unwrap_or(u64::MAX),
         EvictBy::Random => 0,
     }
@@ -256,7 +256,7 @@ mod tests {
     use super::Core;
     use crate::config::{Config, find};
     use crate::server::Server;
-    use crate::store::{Keys, Shard, Value};
+    use crate::store::{Keys, Lfu, Shard, Value};
 
     /// A core with keys `0`, `1` and so on, which were used one after the other, at these times of expiry.
     fn core(policy: &str, expires_ms: &[Option<u64>]) -> (std::rc::Rc<Core>, Config) {
@@ -301,7 +301,7 @@ mod tests {
                     let key = index.to_string();
                     let table = keys.table(key.as_bytes());
                     let slot = table.find(key.as_bytes()).expect("the key is there");
-                    table.set_access(slot, crate::store::minutes(now_ms) << 8 | 100);
+                    table.set_access(slot, Lfu::access(100, now_ms));
                 }
             }
             // Chance misses one of four keys in 64 picks once in a hundred million times.

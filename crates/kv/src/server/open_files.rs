@@ -10,14 +10,22 @@ use crate::report;
 const OTHERS: u64 = 32;
 const OF_A_CORE: u64 = 16;
 
-/// Raises the limit so that it lets `maxclients` be, or lowers `maxclients` to what it lets be.
-///
-/// # Errors
-/// Where there would be none.
-pub fn fit(server: &Server) -> Result<(), String> {
-    let config = server.config();
-    let others = OTHERS + OF_A_CORE * server.shard_count() as u64;
-    let needed = config.maxclients as u64 + others;
+/// How many clients the limit of open files lets be, where that is fewer than wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooFew {
+    /// So many.
+    pub clients: u64,
+    open_files: u64,
+}
+
+fn others(server: &Server) -> u64 {
+    OTHERS + OF_A_CORE * server.shard_count() as u64
+}
+
+/// Raises the limit so that it lets so many clients be.
+pub fn make_room(server: &Server, clients: usize) -> Result<(), TooFew> {
+    let others = others(server);
+    let needed = clients as u64 + others;
     let limit = getrlimit(Resource::Nofile);
     let Some(soft) = limit.current.filter(|&soft| soft < needed) else {
         return Ok(());
@@ -29,16 +37,28 @@ pub fn fit(server: &Server) -> Result<(), String> {
     if reached >= needed {
         return Ok(());
     }
-    let clients = reached.saturating_sub(others);
+    Err(TooFew { clients: reached.saturating_sub(others), open_files: reached })
+}
+
+/// Raises the limit so that it lets `maxclients` be, or lowers `maxclients` to what it lets be.
+///
+/// # Errors
+/// Where there would be none.
+pub fn fit(server: &Server) -> Result<(), String> {
+    let config = server.config();
+    let Err(TooFew { clients, open_files }) = make_room(server, config.maxclients) else {
+        return Ok(());
+    };
     if clients == 0 {
         return Err(format!(
-            "the limit of open files is {reached}, and {others} are needed besides those of clients; raise it \
-             (ulimit -n, LimitNOFILE= in systemd)"
+            "the limit of open files is {open_files}, and {} are needed besides those of clients; raise it \
+             (ulimit -n, LimitNOFILE= in systemd)",
+            others(server)
         ));
     }
     report::warning(
         "maxclients lowered: the limit of open files lets no more be (ulimit -n, LimitNOFILE= in systemd)",
-        &[("maxclients", &clients), ("wanted", &config.maxclients), ("open_files", &reached)],
+        &[("maxclients", &clients), ("wanted", &config.maxclients), ("open_files", &open_files)],
     );
     let mut lowered = (*config).clone();
     let setting = config::find("maxclients").expect("there is such a setting");

@@ -274,7 +274,9 @@ impl Core {
         }
         held.keys.begin(0, clock::now_ms());
         if flush {
-            (0..crate::store::DBS).for_each(|db| held.keys.clear(db));
+            for db in 0..crate::store::DBS {
+                held.keys.clear(db);
+            }
         }
         let mut target = IntoKeys::new(&mut held.keys, &self.server);
         let loaded = rdb::import(&path, &mut target).await;
@@ -291,7 +293,9 @@ impl Core {
         let mut held = self.hold(&self.all_shards()).await;
         log.flush().await?;
         held.keys.begin(0, clock::now_ms());
-        (0..crate::store::DBS).for_each(|db| held.keys.clear(db));
+        for db in 0..crate::store::DBS {
+            held.keys.clear(db);
+        }
         let path = self.config().dir.join(LOG_DIR);
         let failed =
             |why: String| Error::of(format!("ERR Error trying to load the AOF files: {why}"));

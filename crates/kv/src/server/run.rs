@@ -360,7 +360,7 @@ fn welcome(server: &Server, socket: Socket, info: ClientInfo) {
         created_ms: clock::now_ms(),
         ..info
     };
-    drop(omniring::spawn(connection::serve(core, socket, info)));
+    drop(omniring::spawn(connection::serve(core, socket, Arc::new(info))));
 }
 
 /// Tells a client that it is not served, and closes the connection.

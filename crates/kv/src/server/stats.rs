@@ -128,6 +128,8 @@ pub struct CoreStats {
     pub connections: Counter,
     /// Connections refused because there were too many.
     pub refused: Counter,
+    /// Connections closed because all together had too much memory.
+    pub evicted_clients: Counter,
     /// Commands that were carried out.
     pub processed: Counter,
     /// Error replies.
@@ -151,6 +153,7 @@ impl CoreStats {
             commands: (0..crate::command::count()).map(|_| CommandStats::default()).collect(),
             connections: counter(),
             refused: counter(),
+            evicted_clients: counter(),
             processed: counter(),
             errors: counter(),
             input: counter(),
@@ -194,6 +197,7 @@ impl CoreStats {
         let counters = [
             &self.connections,
             &self.refused,
+            &self.evicted_clients,
             &self.processed,
             &self.errors,
             &self.input,

@@ -134,6 +134,26 @@ pub struct Db {
     ordered: Option<Box<Ordered>>,
 }
 
+/// What gives the value that lies somewhere, to be changed, where it is of this type.
+macro_rules! value_mut {
+    ($name:ident, $Type:ident) => {
+        #[doc = concat!("The ", stringify!($Type), " that lies there, to be changed.")]
+        pub fn $name(&mut self, slot: Slot) -> Option<&mut $Type> {
+            match self.value_mut(slot)? {
+                Value::$Type(value) => Some(value),
+                _ => None,
+            }
+        }
+    };
+}
+
+impl Db {
+    value_mut!(list_mut, List);
+    value_mut!(set_mut, Set);
+    value_mut!(hash_mut, Hash);
+    value_mut!(zset_mut, Zset);
+}
+
 impl Db {
     /// An empty database.
     pub fn new() -> Db {
@@ -314,38 +334,6 @@ impl Db {
         match self.changing(number) {
             Value::Str(bytes) => Some(Arc::make_mut(bytes)),
             _ => unreachable!("the entry says that it is a string"),
-        }
-    }
-
-    /// The list that lies there, to be changed.
-    pub fn list_mut(&mut self, slot: Slot) -> Option<&mut List> {
-        match self.value_mut(slot)? {
-            Value::List(list) => Some(list),
-            _ => None,
-        }
-    }
-
-    /// The set that lies there, to be changed.
-    pub fn set_mut(&mut self, slot: Slot) -> Option<&mut Set> {
-        match self.value_mut(slot)? {
-            Value::Set(set) => Some(set),
-            _ => None,
-        }
-    }
-
-    /// The hash that lies there, to be changed.
-    pub fn hash_mut(&mut self, slot: Slot) -> Option<&mut Hash> {
-        match self.value_mut(slot)? {
-            Value::Hash(hash) => Some(hash),
-            _ => None,
-        }
-    }
-
-    /// The sorted set that lies there, to be changed.
-    pub fn zset_mut(&mut self, slot: Slot) -> Option<&mut Zset> {
-        match self.value_mut(slot)? {
-            Value::Zset(zset) => Some(zset),
-            _ => None,
         }
     }
 

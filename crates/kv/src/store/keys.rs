@@ -13,6 +13,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::access::{Lfu, seconds};
 use super::db::Slot;
 use super::shard::{Lsn, Shard, hash_of, shard_of_hash};
 use super::{
@@ -166,8 +167,8 @@ pub struct Keys {
     pub limits: Limits,
     /// Which events anybody wants to hear of: `EventClass` bits.
     pub events_wanted: u32,
-    /// Whether use is noted by frequency, as LFU policies need, not by time.
-    pub lfu: bool,
+    /// How the frequency of use is noted, as LFU policies need; `None`: the time of use is.
+    pub lfu: Option<Lfu>,
     /// Whether the client asked that its reads leave no trace of use.
     pub no_touch: bool,
     /// Whether the command has waited for a key and is called again: a key of another type is none to it then.
@@ -198,7 +199,7 @@ impl Keys {
             now_ms: 0,
             limits: Limits::default(),
             events_wanted: 0,
-            lfu: false,
+            lfu: None,
             no_touch: false,
             has_waited: false,
             replaying: false,
@@ -281,8 +282,10 @@ impl Keys {
         let (now, lfu, no_touch, db) = (self.now_ms, self.lfu, self.no_touch, self.db);
         let Shard { dbs, random, stats, .. } = self.shard(home.shard);
         stats.hits += 1;
-        Some(dbs[db].use_value(slot, |access| {
-            if no_touch { access } else { used(access, now, lfu, random) }
+        Some(dbs[db].use_value(slot, |access| match lfu {
+            _ if no_touch => access,
+            Some(lfu) => lfu.used(access, now, random),
+            None => seconds(now),
         }))
     }
 
@@ -323,42 +326,6 @@ impl Keys {
         match self.read(key) {
             None => Ok(None),
             Some(ValueRef::Str(string)) => Ok(Some(string)),
-            Some(_) => Err(Error::WRONG_TYPE),
-        }
-    }
-
-    /// The list at a key, as [`Keys::read`].
-    pub fn list(&mut self, key: &[u8]) -> Result<Option<&List>, Error> {
-        match self.read(key) {
-            None => Ok(None),
-            Some(ValueRef::List(list)) => Ok(Some(list)),
-            Some(_) => Err(Error::WRONG_TYPE),
-        }
-    }
-
-    /// The set at a key, as [`Keys::read`].
-    pub fn set(&mut self, key: &[u8]) -> Result<Option<&Set>, Error> {
-        match self.read(key) {
-            None => Ok(None),
-            Some(ValueRef::Set(set)) => Ok(Some(set)),
-            Some(_) => Err(Error::WRONG_TYPE),
-        }
-    }
-
-    /// The hash at a key, as [`Keys::read`].
-    pub fn hash(&mut self, key: &[u8]) -> Result<Option<&Hash>, Error> {
-        match self.read(key) {
-            None => Ok(None),
-            Some(ValueRef::Hash(hash)) => Ok(Some(hash)),
-            Some(_) => Err(Error::WRONG_TYPE),
-        }
-    }
-
-    /// The sorted set at a key, as [`Keys::read`].
-    pub fn zset(&mut self, key: &[u8]) -> Result<Option<&Zset>, Error> {
-        match self.read(key) {
-            None => Ok(None),
-            Some(ValueRef::Zset(zset)) => Ok(Some(zset)),
             Some(_) => Err(Error::WRONG_TYPE),
         }
     }
@@ -513,70 +480,6 @@ impl Keys {
         }
     }
 
-    /// The list at a key, to be changed. `None` where there is no key.
-    pub fn list_mut(&mut self, key: &[u8]) -> Result<Option<&mut List>, Error> {
-        let home = self.home(key);
-        match self.slot_mut(home, key) {
-            None => Ok(None),
-            Some(slot) => self.table_at(home).list_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
-        }
-    }
-
-    /// The set at a key, to be changed. `None` where there is no key.
-    pub fn set_mut(&mut self, key: &[u8]) -> Result<Option<&mut Set>, Error> {
-        let home = self.home(key);
-        match self.slot_mut(home, key) {
-            None => Ok(None),
-            Some(slot) => self.table_at(home).set_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
-        }
-    }
-
-    /// The hash at a key, to be changed. `None` where there is no key.
-    pub fn hash_mut(&mut self, key: &[u8]) -> Result<Option<&mut Hash>, Error> {
-        let home = self.home(key);
-        match self.slot_mut(home, key) {
-            None => Ok(None),
-            Some(slot) => self.table_at(home).hash_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
-        }
-    }
-
-    /// The sorted set at a key, to be changed. `None` where there is no key.
-    pub fn zset_mut(&mut self, key: &[u8]) -> Result<Option<&mut Zset>, Error> {
-        let home = self.home(key);
-        match self.slot_mut(home, key) {
-            None => Ok(None),
-            Some(slot) => self.table_at(home).zset_mut(slot).map(Some).ok_or(Error::WRONG_TYPE),
-        }
-    }
-
-    /// The list at a key, to be added to: an empty one where there was no key.
-    pub fn list_or_insert(&mut self, key: &[u8]) -> Result<&mut List, Error> {
-        let home = self.home(key);
-        let slot = self.slot_or_insert(home, key, || Value::List(Box::default()));
-        self.table_at(home).list_mut(slot).ok_or(Error::WRONG_TYPE)
-    }
-
-    /// The set at a key, to be added to: an empty one where there was no key.
-    pub fn set_or_insert(&mut self, key: &[u8]) -> Result<&mut Set, Error> {
-        let home = self.home(key);
-        let slot = self.slot_or_insert(home, key, || Value::Set(Box::default()));
-        self.table_at(home).set_mut(slot).ok_or(Error::WRONG_TYPE)
-    }
-
-    /// The hash at a key, to be added to: an empty one where there was no key.
-    pub fn hash_or_insert(&mut self, key: &[u8]) -> Result<&mut Hash, Error> {
-        let home = self.home(key);
-        let slot = self.slot_or_insert(home, key, || Value::Hash(Box::default()));
-        self.table_at(home).hash_mut(slot).ok_or(Error::WRONG_TYPE)
-    }
-
-    /// The sorted set at a key, to be added to: an empty one where there was no key.
-    pub fn zset_or_insert(&mut self, key: &[u8]) -> Result<&mut Zset, Error> {
-        let home = self.home(key);
-        let slot = self.slot_or_insert(home, key, || Value::Zset(Box::default()));
-        self.table_at(home).zset_mut(slot).ok_or(Error::WRONG_TYPE)
-    }
-
     /// Sets a key to a value of any type, whatever was there, and keeps its time of expiry.
     pub fn insert_keeping_expiry(&mut self, key: &[u8], value: Value) {
         self.put_value(key, value, Expiry::Keep);
@@ -612,11 +515,6 @@ impl Keys {
         if found.is_none() {
             self.inserted(key, Kind::String);
         }
-    }
-
-    /// The same for a string with memory of its own, which is shared.
-    pub fn insert_shared(&mut self, key: &[u8], bytes: &Arc<Vec<u8>>) {
-        self.insert(key, Value::Str(bytes.clone()), None);
     }
 
     /// Removes a key; whether it was there. Says nothing: call [`Keys::changed`].
@@ -659,16 +557,20 @@ impl Keys {
         }
     }
 
-    /// Removes all keys of a database, in the shards at hand. Say so with [`Keys::changed_all`].
-    pub fn clear(&mut self, db: usize) {
+    /// Removes all keys of a database, in the shards at hand, and gives the bytes they had, about. Say so with
+    /// [`Keys::changed_all`].
+    pub fn clear(&mut self, db: usize) -> usize {
+        let mut bytes = 0;
         for shard in self.shards() {
             let old = std::mem::take(&mut shard.dbs[db]);
+            bytes += old.memory();
             let emptied = old.emptied();
             shard.touch_where(db, |key| old.find(key).is_some());
             shard.dbs[db] = old;
             shard.save_all_first(db);
             shard.dbs[db] = emptied;
         }
+        bytes
     }
 
     /// Exchanges the keys of two databases, in the shards at hand. Who watches or waits stays in their database.
@@ -848,7 +750,10 @@ impl Keys {
         }
         let (db, now, lfu) = (self.db, self.now_ms, self.lfu);
         let shard = self.shard(home.shard);
-        let access = used(shard.dbs[db].access(slot), now, lfu, &mut shard.random);
+        let access = match lfu {
+            Some(lfu) => lfu.used(shard.dbs[db].access(slot), now, &mut shard.random),
+            None => seconds(now),
+        };
         shard.dbs[db].set_access(slot, access);
     }
 
@@ -881,7 +786,7 @@ impl Keys {
     }
 
     fn fresh_access(&self) -> Access {
-        if self.lfu { lfu_access(minutes(self.now_ms), LFU_NEW) } else { seconds(self.now_ms) }
+        if self.lfu.is_some() { Lfu::fresh(self.now_ms) } else { seconds(self.now_ms) }
     }
 
     /// Where a key belongs. Of the same key as the last time it is known.
@@ -927,37 +832,39 @@ impl Keys {
     }
 }
 
-/// Uses that a new key is taken to have had, so that it is not evicted at once.
-const LFU_NEW: u32 = 5;
+/// Reading and changing the values of a type that has elements.
+macro_rules! elements {
+    ($name:literal, $Type:ident: $read:ident, $change:ident, $change_or_insert:ident) => {
+        #[doc = concat!("The ", $name, " at a key, as [`Keys::read`].")]
+        pub fn $read(&mut self, key: &[u8]) -> Result<Option<&$Type>, Error> {
+            match self.read(key) {
+                None => Ok(None),
+                Some(ValueRef::$Type(value)) => Ok(Some(value)),
+                Some(_) => Err(Error::WRONG_TYPE),
+            }
+        }
 
-/// Seconds, in 24 bits, as LRU policies note the last use.
-pub fn seconds(now_ms: u64) -> Access {
-    (now_ms / 1000) as u32 & 0xff_ffff
+        #[doc = concat!("The ", $name, " at a key, to be changed. `None` where there is no key.")]
+        pub fn $change(&mut self, key: &[u8]) -> Result<Option<&mut $Type>, Error> {
+            let home = self.home(key);
+            match self.slot_mut(home, key) {
+                None => Ok(None),
+                Some(slot) => self.table_at(home).$change(slot).map(Some).ok_or(Error::WRONG_TYPE),
+            }
+        }
+
+        #[doc = concat!("The ", $name, " at a key, to be added to: an empty one where there was no key.")]
+        pub fn $change_or_insert(&mut self, key: &[u8]) -> Result<&mut $Type, Error> {
+            let home = self.home(key);
+            let slot = self.slot_or_insert(home, key, || Value::$Type(Box::default()));
+            self.table_at(home).$change(slot).ok_or(Error::WRONG_TYPE)
+        }
+    };
 }
 
-/// Minutes, in 16 bits, as LFU policies note the last decay.
-pub fn minutes(now_ms: u64) -> u32 {
-    (now_ms / 60_000) as u32 & 0xffff
-}
-
-/// The access of a key that decayed at `minutes` and has `count` on the logarithmic counter.
-pub fn lfu_access(minutes: u32, count: u32) -> Access {
-    minutes << 8 | count.min(255)
-}
-
-/// The access of a key that is used now.
-fn used(access: Access, now_ms: u64, lfu: bool, random: &mut fastrand::Rng) -> Access {
-    if !lfu {
-        return seconds(now_ms);
-    }
-    let count = lfu_count(access, now_ms);
-    let base = count.saturating_sub(LFU_NEW);
-    let more = count < 255 && random.f64() < 1.0 / f64::from(base * 10 + 1);
-    lfu_access(minutes(now_ms), count + u32::from(more))
-}
-
-/// The logarithmic counter of uses, less one for each minute without any.
-pub fn lfu_count(access: Access, now_ms: u64) -> u32 {
-    let idle = minutes(now_ms).wrapping_sub(access >> 8) & 0xffff;
-    (access & 0xff).saturating_sub(idle)
+impl Keys {
+    elements!("list", List: list, list_mut, list_or_insert);
+    elements!("set", Set: set, set_mut, set_or_insert);
+    elements!("hash", Hash: hash, hash_mut, hash_or_insert);
+    elements!("sorted set", Zset: zset, zset_mut, zset_or_insert);
 }

@@ -1,11 +1,24 @@
-//! Command lines whose mistakes are one line.
+//! Programs whose mistakes are one line.
 
-use std::process::exit;
+use std::fmt::Display;
+use std::process::{ExitCode, Termination, exit};
 
 use clap::Parser;
 
-/// The arguments; a mistake in them ends the program with exit code 2.
-pub fn parse<T: Parser>() -> T {
+/// Runs a program with its arguments. A mistake in them, or an error, is a line and exit code 2.
+pub fn main<T: Parser, R: Termination, E: Display>(
+    run: impl FnOnce(&T) -> Result<R, E>,
+) -> ExitCode {
+    match run(&parse::<T>()) {
+        Ok(outcome) => outcome.report(),
+        Err(error) => {
+            eprintln!("{}: {error}", T::command().get_name());
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse<T: Parser>() -> T {
     T::try_parse().unwrap_or_else(|error| {
         if !error.use_stderr() {
             error.exit(); // --help

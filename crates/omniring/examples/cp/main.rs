@@ -52,14 +52,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = arguments::parse::<Arguments>();
-    match run(&arguments) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("cp: {error}");
-            ExitCode::from(2)
-        }
-    }
+    arguments::main(run)
 }
 
 /// What shells say of a program that SIGINT has ended.

@@ -52,14 +52,7 @@ const BACKLOG: u32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
-    let arguments = arguments::parse::<Arguments>();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("job_queue: {error}");
-            ExitCode::from(2)
-        }
-    }
+    arguments::main(run)
 }
 
 #[expect(clippy::print_stdout, reason = "it says where it listens")]

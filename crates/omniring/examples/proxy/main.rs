@@ -79,20 +79,13 @@ impl Settings {
 const LEASE_LEN: u32 = 66 * 1024;
 
 fn main() -> ExitCode {
-    let arguments = arguments::parse::<Arguments>();
-    match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("proxy: {error}");
-            ExitCode::from(2)
-        }
-    }
+    arguments::main(run)
 }
 
 #[expect(clippy::print_stdout, reason = "it says where it listens")]
-fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let Arguments { target, listen, engine, udp, idle, grace, sessions_max, verbose } = arguments;
-    let settings = Settings { target, idle, sessions_max, verbose };
+fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let &Arguments { listen, engine, udp, idle, grace, sessions_max, verbose, .. } = arguments;
+    let settings = Settings { target: arguments.target.clone(), idle, sessions_max, verbose };
     let runtime = Runtime::builder().engine(engine).leases(1024, LEASE_LEN).build()?;
     runtime.block_on(async {
         let targets = lookup_host(&settings.target[..]).await?;

@@ -95,16 +95,10 @@ const HEAP_SLACK: usize = 1 << 10;
 const RESIDENT_SLACK: usize = 8 << 20;
 
 fn main() -> ExitCode {
-    let arguments = arguments::parse::<Arguments>();
-    let outcome = if arguments.alone { soak_alone(&arguments) } else { soak(&arguments) };
-    match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(error) => {
-            eprintln!("soak: {error}");
-            ExitCode::from(2)
-        }
-    }
+    arguments::main(|arguments: &Arguments| {
+        let outcome = if arguments.alone { soak_alone(arguments) } else { soak(arguments) };
+        outcome.map(|passed| ExitCode::from(u8::from(!passed)))
+    })
 }
 
 /// Has a process of its own for each engine, one after the other: whether nothing was left behind.

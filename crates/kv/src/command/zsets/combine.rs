@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use super::super::elements::{NEGATIVE_LIMIT, at_least, integer};
+use super::super::elements::limit;
+use super::super::support::integer;
 use super::{Writer, store};
 use crate::command::{Answer, Call, DONE};
 use crate::error::Error;
@@ -99,14 +100,7 @@ fn get_and_store(
 pub(super) fn zintercard(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     let keys = number_of_keys(args, 1, "zintercard")?;
     let sources = read(call.keys, args, 2, keys)?;
-    let mut limit = 0;
-    let mut at = 2 + keys;
-    while at < args.len() {
-        let value = args.get(at + 1).filter(|_| args.is(at, "limit")).ok_or(Error::SYNTAX)?;
-        limit = at_least(value, 0, NEGATIVE_LIMIT)?;
-        at += 2;
-    }
-    let limit = if limit == 0 { usize::MAX } else { limit };
+    let limit = limit(args, 2 + keys)?;
     let mut count = 0;
     if let Some(smallest) = sources.iter().min_by_key(|source| source.len()) {
         count = smallest

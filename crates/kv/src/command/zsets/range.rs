@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::super::elements::{indexes, integer};
+use super::super::elements::indexes;
+use super::super::support::integer;
 use super::{Writer, store};
 use crate::command::{Answer, Call, DONE};
 use crate::error::Error;
