@@ -74,7 +74,7 @@ impl Core {
             if round >= config.active_expire_effort && !is_worth_more {
                 return;
             }
-            omniring::yield_now().await;
+            self.next_turn().await;
         }
     }
 
