@@ -279,7 +279,9 @@ fn go_first() {
         .status();
     if !done.is_ok_and(|status| status.success()) {
         static SAID: std::sync::Once = std::sync::Once::new();
-        SAID.call_once(|| println!("chrt cannot be used: readers share a core with writers evenly"));
+        SAID.call_once(|| {
+            println!("chrt cannot be used: readers share a core with writers evenly")
+        });
     }
 }
 

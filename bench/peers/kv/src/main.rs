@@ -198,7 +198,10 @@ fn slowed(options: &Options, kinds: &[Kind], delay_us: u64) -> Vec<Kind> {
             env.push(("LD_PRELOAD".to_owned(), library.display().to_string()));
             env.push(("SLOW_SYNC_US".to_owned(), delay_us.to_string()));
         }
-        Some(Kind { env, ..kind.clone() })
+        Some(Kind {
+            env,
+            ..kind.clone()
+        })
     };
     kinds.iter().filter_map(slow).collect()
 }
@@ -259,7 +262,10 @@ fn durable(options: &Options, kinds: &[Kind]) -> Result<()> {
                 }
                 if kind.is_ours {
                     let sync_us = server.info("persistence", "aof_sync_us")?;
-                    println!("{} +{delay_us} us: a sync took {sync_us} us of late", kind.name);
+                    println!(
+                        "{} +{delay_us} us: a sync took {sync_us} us of late",
+                        kind.name
+                    );
                 }
                 drop(server);
                 // Disks of virtual machines give so many syncs a second only for a while.
@@ -380,14 +386,21 @@ fn snapshot(options: &Options, kinds: &[Kind]) -> Result<()> {
 fn is_saving(server: &Server) -> Result<bool> {
     let fields = ["rdb_bgsave_in_progress", "aof_rewrite_in_progress"];
     let states = fields.map(|field| server.info("persistence", field));
-    Ok(states.into_iter().collect::<Result<Vec<u64>>>()?.iter().any(|&state| state != 0))
+    Ok(states
+        .into_iter()
+        .collect::<Result<Vec<u64>>>()?
+        .iter()
+        .any(|&state| state != 0))
 }
 
 fn wait_for_snapshot(server: &Server) -> Result<()> {
     let begun = Instant::now();
     std::thread::sleep(Duration::from_millis(300));
     while is_saving(server)? {
-        anyhow::ensure!(begun.elapsed() < Duration::from_secs(120), "a snapshot does not end");
+        anyhow::ensure!(
+            begun.elapsed() < Duration::from_secs(120),
+            "a snapshot does not end"
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(())

@@ -87,8 +87,12 @@ impl Server {
     /// The number of a field of `INFO`, 0 where there is none.
     pub fn info(&self, section: &str, field: &str) -> Result<u64> {
         let text = self.ask(&format!("INFO {section}"))?;
-        let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        Ok(value.and_then(|value| value.trim().parse().ok()).unwrap_or(0))
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        Ok(value
+            .and_then(|value| value.trim().parse().ok())
+            .unwrap_or(0))
     }
 
     /// The processor time of all its threads, kernel and user.

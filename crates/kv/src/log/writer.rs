@@ -271,7 +271,8 @@ impl<D: Disk> Writer<D> {
             self.shared.syncing.store(false, Ordering::Relaxed);
             current.at = at_file(&name_of(number, LOG), end)?;
             if always {
-                let (records, last) = (self.written - self.durable, lock(&self.shared.staging).last);
+                let (records, last) =
+                    (self.written - self.durable, lock(&self.shared.staging).last);
                 self.gather.synced(omniring::time::now() - begun, records, last);
                 let sync_us = self.gather.time.as_micros() as u64;
                 self.shared.sync_us.store(sync_us, Ordering::Relaxed);

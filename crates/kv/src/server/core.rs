@@ -55,6 +55,8 @@ pub struct Core {
     sends_before: Cell<u64>,
     /// When the core has looked at the clock last, in microseconds since 1970.
     now_us: Cell<u64>,
+    /// Whether remains of emptied databases are being dropped.
+    pub(super) is_dropping: Cell<bool>,
     /// When it has given way to other threads last.
     gave_way_us: Cell<u64>,
     /// Memory of replies that were sent, for the next ones.
@@ -122,6 +124,7 @@ impl Core {
             released: RefCell::default(),
             sends_before: Cell::new(0),
             now_us: Cell::new(clock::now_us()),
+            is_dropping: Cell::new(false),
             gave_way_us: Cell::new(0),
             spare: RefCell::default(),
             ahead: RefCell::default(),
