@@ -492,3 +492,35 @@ pub(super) async fn write_bytes<D: Disk>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYNC: Duration = Duration::from_millis(2);
+
+    #[test]
+    fn who_was_answered_is_waited_for_half_as_long_as_a_sync_takes() {
+        let mut gather = Gather::default();
+        assert_eq!(gather.take_time(), None, "nobody was answered yet");
+        gather.synced(SYNC, 50, 125);
+        assert_eq!((gather.take_time(), gather.wanted), (Some(SYNC / 2), 175));
+        assert_eq!(gather.take_time(), None, "once after each sync");
+    }
+
+    #[test]
+    fn a_wait_in_vain_is_not_repeated_at_once() {
+        let mut gather = Gather::default();
+        gather.synced(SYNC, 50, 125);
+        gather.observe(149);
+        for _ in 0..Gather::REST {
+            gather.synced(SYNC, 50, 200);
+            assert_eq!(gather.take_time(), None);
+        }
+        gather.synced(SYNC, 50, 200);
+        assert!(gather.take_time().is_some());
+        gather.observe(225);
+        gather.synced(SYNC, 50, 300);
+        assert!(gather.take_time().is_some(), "half of them had come");
+    }
+}
