@@ -192,14 +192,9 @@ impl<D: Disk> Writer<D> {
         let wanted = self.gather.wanted;
         let mut pause = std::pin::pin!(self.disk.pause(time));
         let last = loop {
-            let mut staging = lock(&self.shared.staging);
-            let is_over = staging.cut.is_some() || staging.stop;
-            if staging.last >= wanted || is_over {
-                staging.gathered = 0;
+            if self.has_gathered(wanted) {
                 break wanted;
             }
-            staging.gathered = wanted;
-            drop(staging);
             let mut wake = std::pin::pin!(self.shared.wake.notified());
             let woken = poll_fn(|cx| match wake.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(true),
@@ -212,6 +207,14 @@ impl<D: Disk> Writer<D> {
             }
         };
         self.gather.observe(last);
+    }
+
+    /// Whether the record is there, or something else is to be done. If not, whoever appends it wakes the writer.
+    fn has_gathered(&self, wanted: Lsn) -> bool {
+        let mut staging = lock(&self.shared.staging);
+        let is_over = staging.last >= wanted || staging.cut.is_some() || staging.stop;
+        staging.gathered = if is_over { 0 } else { wanted };
+        is_over
     }
 
     /// Waits for something to do.
