@@ -34,4 +34,12 @@ if [ -e "$VALKEY" ]; then
 else
     echo "skipped: valkey ($VALKEY is missing and cannot be fetched)" >&2
 fi
+
+# Servers that make plain system calls get slower syncs by a library.
+slow_sync=$here/target/slow_sync.so
+if cc -O2 -shared -fPIC -o "$slow_sync" "$here/kv/slow_sync.c" -ldl; then
+    set -- --slow-sync "$slow_sync" "$@"
+else
+    echo "skipped: rivals with slow syncs (no C compiler that makes slow_sync.so)" >&2
+fi
 exec "$here/target/release/kv-peers" "$@"

@@ -148,6 +148,8 @@ struct Staging {
     last: Lsn,
     /// Where in `bytes` a new segment is to begin, and the last LSN before it.
     cut: Option<(usize, Lsn)>,
+    /// The writer waits until this record is here; 0 while it waits for nothing or for any.
+    gathered: Lsn,
     /// Memory to be used next.
     empty: Vec<u8>,
     /// The writer is to finish.
@@ -161,6 +163,10 @@ struct Shared {
     wake: Notify,
     policy: AtomicU8,
     synced: AtomicU64,
+    /// A sync is under way that writes wait for.
+    syncing: AtomicBool,
+    /// How long syncs take that writes wait for, in microseconds: a moving average.
+    sync_us: AtomicU64,
     /// Bytes in memory that are not durable.
     pending: AtomicUsize,
     congested_len: usize,
@@ -204,6 +210,8 @@ pub struct Figures {
     pub pending: u64,
     /// Times that records became durable, since the start.
     pub syncs: u64,
+    /// How long it takes to write records and sync them, in microseconds, where writes wait for that: of late.
+    pub sync_us: u64,
     /// Times that the disk failed, since the start.
     pub failures: u64,
 }
@@ -230,6 +238,8 @@ impl Log {
             wake: Notify::new(),
             policy: AtomicU8::new(options.policy as u8),
             synced: AtomicU64::new(recovered.durable),
+            syncing: AtomicBool::new(false),
+            sync_us: AtomicU64::new(0),
             pending: AtomicUsize::new(0),
             congested_len: options.congested_len,
             room: Notify::new(),
@@ -265,6 +275,11 @@ impl Log {
         }
     }
 
+    /// Whether a sync is under way that writes wait for.
+    pub fn is_syncing(&self) -> bool {
+        self.shared.syncing.load(Ordering::Relaxed)
+    }
+
     /// When records become durable from now on.
     pub fn set_policy(&self, policy: Policy) {
         self.shared.policy.store(policy as u8, Ordering::Relaxed);
@@ -295,6 +310,7 @@ impl Log {
             durable: shared.synced.load(Ordering::Acquire),
             pending: shared.pending.load(Ordering::Relaxed) as u64,
             syncs: shared.syncs.load(Ordering::Relaxed),
+            sync_us: shared.sync_us.load(Ordering::Relaxed),
             failures: shared.failures.load(Ordering::Relaxed),
         }
     }
@@ -366,10 +382,11 @@ impl Journal for Log {
         let lsn = staging.last;
         record::push(&mut staging.bytes, lsn, commands);
         let len = staging.bytes.len() - before;
+        let wakes = if staging.gathered == 0 { before == 0 } else { lsn == staging.gathered };
         drop(staging);
         self.shared.pending.fetch_add(len, Ordering::Relaxed);
         self.shared.appended.fetch_add(len as u64, Ordering::Relaxed);
-        if before == 0 {
+        if wakes {
             self.shared.wake.notify_one();
         }
         lsn

@@ -59,6 +59,13 @@ pub struct Done {
 }
 
 impl Done {
+    /// Adds what was done at another time.
+    pub fn add(&mut self, more: Done) {
+        self.ops += more.ops;
+        self.micros.extend(more.micros);
+        self.micros.sort_unstable();
+    }
+
     /// A percentile of the times of batches, in milliseconds.
     pub fn ms(&self, percent: f64) -> f64 {
         let last = self.micros.len().saturating_sub(1);
@@ -230,6 +237,52 @@ pub fn run(
     }
     done.iter_mut().for_each(|done| done.micros.sort_unstable());
     Ok(done)
+}
+
+/// The same, with a thread for each group: those who read do not wait for the load's own writers. All threads share
+/// the load's core; the ones behind the first go before it there, where the system lets them.
+pub fn run_apart(
+    addr: SocketAddr,
+    keys: Keys,
+    groups: &[Group],
+    warm: Duration,
+    time: Duration,
+) -> Result<Vec<Done>> {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = groups
+            .iter()
+            .enumerate()
+            .map(|(index, &group)| {
+                scope.spawn(move || {
+                    if index > 0 {
+                        go_first();
+                    }
+                    run(addr, keys, &[group], warm, time, || ())
+                })
+            })
+            .collect();
+        let mut done = Vec::new();
+        for thread in threads {
+            done.extend(thread.join().expect("the load does not panic")?);
+        }
+        Ok(done)
+    })
+}
+
+/// Puts this thread before others of its core. `chrt` does what would need unsafe code here; where it may not, times
+/// of the load's own threads are in what is measured.
+fn go_first() {
+    let thread = nix::unistd::gettid().to_string();
+    let done = std::process::Command::new("chrt")
+        .args(["--fifo", "--pid", "1", &thread])
+        .stderr(std::process::Stdio::null())
+        .status();
+    if !done.is_ok_and(|status| status.success()) {
+        static SAID: std::sync::Once = std::sync::Once::new();
+        SAID.call_once(|| {
+            println!("chrt cannot be used: readers share a core with writers evenly")
+        });
+    }
 }
 
 /// Writes all keys once, in order.

@@ -4,7 +4,7 @@ mod load;
 mod server;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -48,6 +48,12 @@ struct Options {
     /// Fewer keys and shorter rounds
     #[arg(long)]
     quick: bool,
+    /// Microseconds by which syncs of the durable part are made slower, each in turn
+    #[arg(long, value_delimiter = ',', default_value = "0,2000")]
+    sync_delays: Vec<u64>,
+    /// What makes rivals' syncs slower: slow_sync.c, compiled
+    #[arg(long)]
+    slow_sync: Option<PathBuf>,
     /// Where servers keep their files
     #[arg(long, default_value = ".")]
     files: PathBuf,
@@ -55,6 +61,14 @@ struct Options {
 
 const CLIENTS: usize = 50;
 const NONE: [&str; 2] = ["--appendonly", "no"];
+const EVERY_SECOND: [&str; 6] = [
+    "--appendonly",
+    "yes",
+    "--appendfsync",
+    "everysec",
+    "--auto-aof-rewrite-percentage",
+    "0",
+];
 const ALWAYS: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
 fn main() -> Result<()> {
@@ -74,6 +88,7 @@ fn main() -> Result<()> {
             program: options.omniring.clone(),
             args: vec!["kv".into(), "--engine".into(), engine.clone()],
             is_ours: true,
+            env: Vec::new(),
         });
     }
     for rival in &options.rivals {
@@ -84,6 +99,7 @@ fn main() -> Result<()> {
             program,
             args: Vec::new(),
             is_ours: false,
+            env: Vec::new(),
         });
     }
     for part in &options.only {
@@ -171,6 +187,27 @@ fn cpu(options: &Options, kinds: &[Kind]) -> Result<()> {
     Ok(())
 }
 
+/// The same servers with slower syncs: ours are told to, others have a library preloaded.
+fn slowed(options: &Options, kinds: &[Kind], delay_us: u64) -> Vec<Kind> {
+    let slow = |kind: &Kind| {
+        let mut env = Vec::new();
+        if delay_us > 0 && kind.is_ours {
+            env.push(("OMNIRING_KV_SYNC_DELAY_US".to_owned(), delay_us.to_string()));
+        } else if delay_us > 0 {
+            let library = options.slow_sync.as_ref()?;
+            env.push(("LD_PRELOAD".to_owned(), library.display().to_string()));
+            env.push(("SLOW_SYNC_US".to_owned(), delay_us.to_string()));
+        }
+        Some(Kind {
+            env,
+            ..kind.clone()
+        })
+    };
+    kinds.iter().filter_map(slow).collect()
+}
+
+/// Durable writes alone, reads alone, and both at once. Readers have a thread of their own that goes before the
+/// writers' on the load's core.
 fn durable(options: &Options, kinds: &[Kind]) -> Result<()> {
     let keys = Keys {
         count: options.keys.min(100_000),
@@ -186,51 +223,87 @@ fn durable(options: &Options, kinds: &[Kind]) -> Result<()> {
         clients: 10,
         pipeline: 1,
     };
-    let mut figures = vec![vec![Vec::new(); kinds.len()]; 5];
+    let by_delay: Vec<(u64, Vec<Kind>)> = options
+        .sync_delays
+        .iter()
+        .map(|&delay_us| (delay_us, slowed(options, kinds, delay_us)))
+        .collect();
+    let mut figures: Vec<_> = by_delay
+        .iter()
+        .map(|(_, kinds)| vec![vec![Vec::new(); kinds.len()]; 10])
+        .collect();
+    let time = Duration::from_millis(options.ms);
+    let warm = Duration::from_millis(200);
     for _ in 0..options.rounds {
-        for (index, kind) in kinds.iter().enumerate() {
-            let server = Server::start(kind, &ALWAYS, &options.files)?;
-            load::fill(server.addr, keys, false)?;
-            let (warm, time) = (
-                Duration::from_millis(200),
-                Duration::from_millis(options.ms),
-            );
-            let alone = load::run(server.addr, keys, &[readers], warm, time, || ())?;
-            let both = load::run(server.addr, keys, &[writers, readers], warm, time, || ())?;
-            let rate = both[0].ops as f64 / time.as_secs_f64() / 1000.0;
-            let all = [
-                rate,
-                alone[0].ms(50.0),
-                alone[0].ms(99.0),
-                both[1].ms(50.0),
-                both[1].ms(99.0),
-            ];
-            for (figure, value) in figures.iter_mut().zip(all) {
-                figure[index].push(value);
+        for ((delay_us, kinds), figures) in by_delay.iter().zip(&mut figures) {
+            for (index, kind) in kinds.iter().enumerate() {
+                let server = Server::start(kind, &ALWAYS, &options.files)?;
+                load::fill(server.addr, keys, false)?;
+                let run = |groups: &[Group]| load::run_apart(server.addr, keys, groups, warm, time);
+                let alone = run(&[readers])?;
+                let set = run(&[writers])?;
+                let both = run(&[writers, readers])?;
+                let rate = |done: &load::Done| done.ops as f64 / time.as_secs_f64() / 1000.0;
+                let (before, beside) = (&alone[0], &both[1]);
+                let all = [
+                    rate(&set[0]),
+                    rate(&both[0]),
+                    rate(beside),
+                    before.ms(50.0),
+                    before.ms(99.0),
+                    beside.ms(50.0),
+                    beside.ms(99.0),
+                    beside.ms(50.0) / before.ms(50.0),
+                    beside.ms(99.0) / before.ms(99.0),
+                    beside.ms(100.0),
+                ];
+                for (figure, value) in figures.iter_mut().zip(all) {
+                    figure[index].push(value);
+                }
+                if kind.is_ours {
+                    let sync_us = server.info("persistence", "aof_sync_us")?;
+                    println!(
+                        "{} +{delay_us} us: a sync took {sync_us} us of late",
+                        kind.name
+                    );
+                }
+                drop(server);
+                // Disks of virtual machines give so many syncs a second only for a while.
+                std::thread::sleep(Duration::from_secs(if options.quick { 1 } else { 5 }));
             }
-            drop(server);
-            // Disks of virtual machines give so many syncs a second only for a while.
-            std::thread::sleep(Duration::from_secs(if options.quick { 1 } else { 5 }));
         }
     }
     let names = [
-        ("SET always", "k/s"),
-        ("GET alone p50", "ms"),
-        ("GET alone p99", "ms"),
-        ("GET beside p50", "ms"),
-        ("GET beside p99", "ms"),
+        ("SET alone", "k/s", false),
+        ("SET beside GET", "k/s", false),
+        ("GET beside SET", "k/s", false),
+        ("GET alone p50", "ms", true),
+        ("GET alone p99", "ms", true),
+        ("GET beside p50", "ms", true),
+        ("GET beside p99", "ms", true),
+        ("  p50 to alone", "x", true),
+        ("  p99 to alone", "x", true),
+        ("GET beside max", "ms", true),
     ];
-    for ((name, unit), values) in names.into_iter().zip(figures) {
-        let values: Vec<f64> = values.into_iter().map(median).collect();
-        row(name, unit, kinds, &values, unit == "ms");
+    for ((delay_us, kinds), figures) in by_delay.iter().zip(figures) {
+        match delay_us {
+            0 => println!("## the disk as it is"),
+            _ => println!(
+                "## syncs {delay_us} us slower: omniring by its own OMNIRING_KV_SYNC_DELAY_US, others by slow_sync.c"
+            ),
+        }
+        for ((name, unit, less), values) in names.into_iter().zip(figures) {
+            let values: Vec<f64> = values.into_iter().map(median).collect();
+            row(name, unit, kinds, &values, less);
+        }
     }
     Ok(())
 }
 
-/// Reads and writes while a snapshot of all keys is written.
+/// Reads and writes while a snapshot of all keys is written: 2 GB of values, unless it is to be quick.
 fn snapshot(options: &Options, kinds: &[Kind]) -> Result<()> {
     let keys = Keys {
-        count: options.keys,
+        count: options.keys * 2,
         value: 1024,
     };
     let writers = Group {
@@ -243,61 +316,92 @@ fn snapshot(options: &Options, kinds: &[Kind]) -> Result<()> {
         clients: 10,
         pipeline: 1,
     };
-    let mut figures = vec![vec![f64::NAN; kinds.len()]; 6];
+    let mut figures = vec![vec![f64::NAN; kinds.len()]; 10];
     for (index, kind) in kinds.iter().enumerate() {
-        let server = Server::start(kind, &NONE, &options.files)?;
+        let server = Server::start(kind, &EVERY_SECOND, &options.files)?;
         load::fill(server.addr, keys, false)?;
-        let (warm, time) = (
-            Duration::from_millis(200),
-            Duration::from_millis(options.ms),
-        );
-        let quiet = load::run(server.addr, keys, &[writers, readers], warm, time, || ())?;
-        let rss = server.rss()?;
+        // A log that has grown has begun a snapshot by itself.
+        wait_for_snapshot(&server)?;
+        let time = Duration::from_millis(options.ms);
+        let groups = [writers, readers];
+        let warm = Duration::from_millis(200);
+        let mut quiet = load::Done::default();
+        for _ in 0..options.rounds {
+            let mut done = load::run_apart(server.addr, keys, &groups, warm, time)?;
+            quiet.add(done.swap_remove(1));
+        }
+        let before = server.rss()?;
         let asked = server.ask("BGSAVE")?;
         if asked.starts_with('-') {
             println!("{}: {}", kind.name, asked.trim());
             continue;
         }
-        let during = load::run(
-            server.addr,
-            keys,
-            &[writers, readers],
-            Duration::ZERO,
-            time,
-            || (),
-        )?;
-        let is_running = server
-            .ask("INFO persistence")?
-            .contains("rdb_bgsave_in_progress:1");
-        if !is_running {
-            println!(
-                "{}: the snapshot was done before the round was over",
-                kind.name
-            );
+        let begun = Instant::now();
+        let (mut during, mut most, mut is_running) = (load::Done::default(), before, true);
+        while is_running && begun.elapsed() < Duration::from_secs(60) {
+            let mut done = load::run_apart(server.addr, keys, &groups, Duration::ZERO, time / 2)?;
+            during.add(done.swap_remove(1));
+            most = most.max(server.rss()?);
+            is_running = is_saving(&server)?;
         }
-        let extra = server.rss()?.saturating_sub(rss);
+        let took = begun.elapsed();
+        // What a fork has copied is the child's.
+        let copied = server.info("persistence", "rdb_last_cow_size")?;
+        let slice_us = server.info("persistence", "snapshot_longest_slice_us")?;
+        let extra = most.saturating_sub(before) + copied;
         let all = [
-            quiet[1].ms(99.0),
-            during[1].ms(99.0),
-            quiet[1].ms(100.0),
-            during[1].ms(100.0),
-            rss as f64 / 1048576.0,
-            extra as f64 / 1048576.0,
+            quiet.ms(50.0),
+            during.ms(50.0),
+            quiet.ms(99.0),
+            during.ms(99.0),
+            during.ms(99.0) / quiet.ms(99.0),
+            during.ms(100.0),
+            slice_us as f64 / 1000.0,
+            before as f64 / 1048576.0,
+            100.0 * extra as f64 / before as f64,
+            took.as_secs_f64(),
         ];
         for (figure, value) in figures.iter_mut().zip(all) {
             figure[index] = value;
         }
     }
     let names = [
+        ("GET p50 quiet", "ms"),
+        ("GET p50 saving", "ms"),
         ("GET p99 quiet", "ms"),
         ("GET p99 saving", "ms"),
-        ("GET max quiet", "ms"),
+        ("  p99 to quiet", "x"),
         ("GET max saving", "ms"),
+        ("longest slice", "ms"),
         ("memory", "MiB"),
-        ("more while saving", "MiB"),
+        ("more while saving", "%"),
+        ("snapshot took", "s"),
     ];
     for ((name, unit), values) in names.into_iter().zip(figures) {
         row(name, unit, kinds, &values, true);
+    }
+    Ok(())
+}
+
+fn is_saving(server: &Server) -> Result<bool> {
+    let fields = ["rdb_bgsave_in_progress", "aof_rewrite_in_progress"];
+    let states = fields.map(|field| server.info("persistence", field));
+    Ok(states
+        .into_iter()
+        .collect::<Result<Vec<u64>>>()?
+        .iter()
+        .any(|&state| state != 0))
+}
+
+fn wait_for_snapshot(server: &Server) -> Result<()> {
+    let begun = Instant::now();
+    std::thread::sleep(Duration::from_millis(300));
+    while is_saving(server)? {
+        anyhow::ensure!(
+            begun.elapsed() < Duration::from_secs(120),
+            "a snapshot does not end"
+        );
+        std::thread::sleep(Duration::from_millis(100));
     }
     Ok(())
 }

@@ -22,6 +22,8 @@ pub struct Kind {
     pub args: Vec<String>,
     /// Whether it is one of ours.
     pub is_ours: bool,
+    /// Its environment.
+    pub env: Vec<(String, String)>,
 }
 
 /// A server that runs.
@@ -47,6 +49,7 @@ impl Server {
             .arg("--dir")
             .arg(dir.path())
             .args(settings)
+            .envs(kind.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
@@ -79,6 +82,17 @@ impl Server {
         let len = stream.read(&mut reply)?;
         reply.truncate(len);
         Ok(String::from_utf8_lossy(&reply).into_owned())
+    }
+
+    /// The number of a field of `INFO`, 0 where there is none.
+    pub fn info(&self, section: &str, field: &str) -> Result<u64> {
+        let text = self.ask(&format!("INFO {section}"))?;
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        Ok(value
+            .and_then(|value| value.trim().parse().ok())
+            .unwrap_or(0))
     }
 
     /// The processor time of all its threads, kernel and user.

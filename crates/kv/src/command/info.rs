@@ -228,6 +228,8 @@ fn persistence(text: &mut Text, call: &mut Call<'_>) {
         ("rdb_last_save_time", state.saved_s.load(Ordering::Relaxed)),
     ]);
     text.field("rdb_last_bgsave_status", save_status);
+    let slice_us = state.longest_slice_us.load(Ordering::Relaxed);
+    text.field("snapshot_longest_slice_us", slice_us);
     text.field("aof_enabled", u8::from(journal.is_some()));
     text.field("aof_rewrite_in_progress", is_saving);
     text.field("aof_rewrite_scheduled", 0);
@@ -235,7 +237,11 @@ fn persistence(text: &mut Text, call: &mut Call<'_>) {
     text.field("aof_last_write_status", status(is_refusing));
     if let Some(log) = state.log() {
         let (len, base) = log.len();
-        text.fields(&[("aof_current_size", len), ("aof_base_size", base)]);
+        text.fields(&[
+            ("aof_current_size", len),
+            ("aof_base_size", base),
+            ("aof_sync_us", log.figures().sync_us),
+        ]);
     }
 }
 

@@ -32,6 +32,7 @@ pub struct Files {
     direct: Cell<bool>,
     zero: bool,
     alignment: usize,
+    sync_delay: Duration,
     _lock: Option<File>,
 }
 
@@ -72,6 +73,7 @@ impl Files {
             direct: Cell::new(true),
             zero: true,
             alignment: ALIGNMENT_MIN,
+            sync_delay: Duration::ZERO,
             _lock: None,
         })
     }
@@ -80,6 +82,19 @@ impl Files {
     /// durable changes no metadata, or is only reserved.
     pub fn set_zero(&mut self, zero: bool) {
         self.zero = zero;
+    }
+
+    /// Has each sync end later by this, as on a slower disk: for measurements.
+    pub fn set_sync_delay(&mut self, delay: Duration) {
+        self.sync_delay = delay;
+    }
+
+    /// What a sync has come to, when the time for it is over.
+    async fn delayed(&self, result: io::Result<()>) -> io::Result<()> {
+        if !self.sync_delay.is_zero() {
+            self.pause(self.sync_delay).await;
+        }
+        result
     }
 
     /// Whether writes go past the page cache, as far as is known.
@@ -196,16 +211,19 @@ impl Disk for Files {
         sync: bool,
     ) -> (io::Result<()>, FixedBuf) {
         buf.set_len(len);
-        let (result, mut buf) = match sync {
+        let (mut result, mut buf) = match sync {
             true => file.write_durable_at(buf, at).await,
             false => file.write_all_at(buf, at).await,
         };
+        if sync {
+            result = self.delayed(result).await;
+        }
         buf.set_len(BUF_LEN);
         (result, buf)
     }
 
     async fn sync(&self, file: &File) -> io::Result<()> {
-        file.sync_data().await
+        self.delayed(file.sync_data().await).await
     }
 
     async fn cut(&self, name: &str, len: u64) -> io::Result<()> {

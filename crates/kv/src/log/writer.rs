@@ -64,6 +64,52 @@ pub(super) struct Writer<D: Disk> {
     begin: bool,
     /// Ends when what was written is to be synced.
     timer: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    gather: Gather,
+}
+
+/// Whether it is worth waiting for more records before a sync, and how long.
+///
+/// Clients that have waited for a sync write again when it is over. A writer that began the next sync with what has come
+/// meanwhile would have half of them in each, and each would wait for two.
+#[derive(Debug, Default)]
+struct Gather {
+    /// How long a write with its sync takes: a moving average.
+    time: Duration,
+    /// The record that there is when all whom the last sync has answered have written again, and when half of them have.
+    wanted: Lsn,
+    half: Lsn,
+    /// A sync has just ended.
+    is_due: bool,
+    /// Syncs before which nothing is waited for, as it was in vain.
+    rest: u32,
+}
+
+impl Gather {
+    /// The part of the time of a sync that it may take.
+    const SHARE: u32 = 2;
+    /// Syncs that go at once after one that was waited for in vain.
+    const REST: u32 = 8;
+
+    /// A sync has taken so long and made so many records durable; `last` is the last that there is.
+    fn synced(&mut self, time: Duration, records: u64, last: Lsn) {
+        self.time = if self.time.is_zero() { time } else { (self.time * 7 + time) / 8 };
+        self.wanted = last + records;
+        self.half = last + records.div_ceil(2);
+        self.is_due = self.rest == 0;
+        self.rest = self.rest.saturating_sub(1);
+    }
+
+    /// How long to wait, if at all, before the next sync.
+    fn take_time(&mut self) -> Option<Duration> {
+        std::mem::take(&mut self.is_due).then(|| self.time / Self::SHARE)
+    }
+
+    /// The wait is over, and this is the last record that there is.
+    fn observe(&mut self, last: Lsn) {
+        if last < self.half {
+            self.rest = Self::REST;
+        }
+    }
 }
 
 /// What there is to do.
@@ -95,6 +141,7 @@ impl<D: Disk> Writer<D> {
             written: recovered.last,
             begin: false,
             timer: None,
+            gather: Gather::default(),
         };
         if !recovered.tail.is_empty() {
             writer.shared.pending.fetch_add(recovered.tail.len(), Ordering::Relaxed);
@@ -137,9 +184,45 @@ impl<D: Disk> Writer<D> {
         self.shared.end.notify_waiters();
     }
 
+    /// Waits a moment for more records of those who have written before, if it is worth it.
+    async fn gather(&mut self) {
+        let Some(time) = self.gather.take_time() else {
+            return;
+        };
+        let wanted = self.gather.wanted;
+        let mut pause = std::pin::pin!(self.disk.pause(time));
+        let last = loop {
+            if self.has_gathered(wanted) {
+                break wanted;
+            }
+            let mut wake = std::pin::pin!(self.shared.wake.notified());
+            let woken = poll_fn(|cx| match wake.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(true),
+                Poll::Pending => pause.as_mut().poll(cx).map(|()| false),
+            });
+            if !woken.await {
+                let mut staging = lock(&self.shared.staging);
+                staging.gathered = 0;
+                break staging.last;
+            }
+        };
+        self.gather.observe(last);
+    }
+
+    /// Whether the record is there, or something else is to be done. If not, whoever appends it wakes the writer.
+    fn has_gathered(&self, wanted: Lsn) -> bool {
+        let mut staging = lock(&self.shared.staging);
+        let is_over = staging.last >= wanted || staging.cut.is_some() || staging.stop;
+        staging.gathered = if is_over { 0 } else { wanted };
+        is_over
+    }
+
     /// Waits for something to do.
     async fn next(&mut self) -> Work {
         loop {
+            if !lock(&self.shared.staging).bytes.is_empty() {
+                self.gather().await;
+            }
             if let Some(work) = self.staged() {
                 return work;
             }
@@ -185,9 +268,17 @@ impl<D: Disk> Writer<D> {
             let number = current.number;
             let bytes = &mut self.held.back_mut().expect("it was just added").bytes;
             let always = policy == Policy::Always;
+            let begun = omniring::time::now();
+            self.shared.syncing.store(always, Ordering::Relaxed);
             let end = write_records(&*self.disk, current, bytes, self.durable, always).await;
+            self.shared.syncing.store(false, Ordering::Relaxed);
             current.at = at_file(&name_of(number, LOG), end)?;
             if always {
+                let (records, last) =
+                    (self.written - self.durable, lock(&self.shared.staging).last);
+                self.gather.synced(omniring::time::now() - begun, records, last);
+                let sync_us = self.gather.time.as_micros() as u64;
+                self.shared.sync_us.store(sync_us, Ordering::Relaxed);
                 self.publish();
             } else if self.held_len >= HELD_LEN_MAX {
                 self.sync().await?;
@@ -403,4 +494,36 @@ pub(super) async fn write_bytes<D: Disk>(
         at += piece.len() as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYNC: Duration = Duration::from_millis(2);
+
+    #[test]
+    fn who_was_answered_is_waited_for_half_as_long_as_a_sync_takes() {
+        let mut gather = Gather::default();
+        assert_eq!(gather.take_time(), None, "nobody was answered yet");
+        gather.synced(SYNC, 50, 125);
+        assert_eq!((gather.take_time(), gather.wanted), (Some(SYNC / 2), 175));
+        assert_eq!(gather.take_time(), None, "once after each sync");
+    }
+
+    #[test]
+    fn a_wait_in_vain_is_not_repeated_at_once() {
+        let mut gather = Gather::default();
+        gather.synced(SYNC, 50, 125);
+        gather.observe(149);
+        for _ in 0..Gather::REST {
+            gather.synced(SYNC, 50, 200);
+            assert_eq!(gather.take_time(), None);
+        }
+        gather.synced(SYNC, 50, 200);
+        assert!(gather.take_time().is_some());
+        gather.observe(225);
+        gather.synced(SYNC, 50, 300);
+        assert!(gather.take_time().is_some(), "half of them had come");
+    }
 }

@@ -425,7 +425,7 @@ async fn carry_out(
             Wait::Snapshot(command) => {
                 conn.flush();
                 // A slice of the snapshot's walk may come to the key.
-                omniring::yield_now().await;
+                core.next_turn().await;
                 next = Some(Wait::Shards(command));
             }
             Wait::Pause => {

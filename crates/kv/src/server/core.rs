@@ -25,6 +25,13 @@ thread_local! {
 const SPARE_COUNT: usize = 64;
 const SPARE_MAX: usize = 64 * 1024;
 
+/// Replies of writers that are let go in a turn of the loop: at most, and where others were sent something meanwhile.
+const RELEASED_MAX: usize = 16;
+const RELEASED_MIN: usize = 4;
+
+/// How often a busy core gives way to threads that sync, in microseconds.
+const GIVE_WAY_US: u64 = 50;
+
 /// A core of the server.
 pub struct Core {
     /// Its number.
@@ -42,8 +49,16 @@ pub struct Core {
     pub(super) pool: Pool,
     /// Connections with replies that wait for the disk.
     gated: RefCell<Vec<Rc<Conn>>>,
+    /// Those whose replies may leave, and are to be sent by and by.
+    released: RefCell<VecDeque<Rc<Conn>>>,
+    /// Messages sent up to the last of them that were let go, these not counted.
+    sends_before: Cell<u64>,
     /// When the core has looked at the clock last, in microseconds since 1970.
     now_us: Cell<u64>,
+    /// Whether remains of emptied databases are being dropped.
+    pub(super) is_dropping: Cell<bool>,
+    /// When it has given way to other threads last.
+    gave_way_us: Cell<u64>,
     /// Memory of replies that were sent, for the next ones.
     spare: RefCell<Vec<Vec<u8>>>,
     /// Hashes of keys that are being looked ahead at: kept for its memory.
@@ -106,7 +121,11 @@ impl Core {
             config_version: Cell::new(u64::MAX),
             pool: Pool::default(),
             gated: RefCell::default(),
+            released: RefCell::default(),
+            sends_before: Cell::new(0),
             now_us: Cell::new(clock::now_us()),
+            is_dropping: Cell::new(false),
+            gave_way_us: Cell::new(0),
             spare: RefCell::default(),
             ahead: RefCell::default(),
             server,
@@ -154,7 +173,20 @@ impl Core {
     pub fn look_at_clock(&self) -> u64 {
         let now = clock::now_us();
         self.now_us.set(now);
+        if now.wrapping_sub(self.gave_way_us.get()) >= GIVE_WAY_US {
+            self.give_way(now);
+        }
         now
+    }
+
+    /// Lets a thread run that has a sync to make. Where it shares the processor with this one, which has always something
+    /// to do, the kernel would have it wait for some milliseconds.
+    #[cold]
+    fn give_way(&self, now: u64) {
+        self.gave_way_us.set(now);
+        if self.server.persistence.log().is_some_and(|log| log.is_syncing()) {
+            std::thread::yield_now();
+        }
     }
 
     /// When the core has looked at the clock last, in microseconds since 1970. The end of a command is the begin of
@@ -263,6 +295,18 @@ impl Core {
         self.gated.borrow_mut().push(conn);
     }
 
+    /// Waits until the core has looked at its sockets and served who had sent something. To yield is not enough: the loop
+    /// does not look at them while tasks are ready.
+    pub async fn next_turn(&self) {
+        let (tell, told) = oneshot::channel();
+        self.server.send_to(self.index, move |_| {
+            // Who waits may have gone.
+            let _ = tell.send(());
+        });
+        // The core is this one, and runs.
+        let _ = told.await;
+    }
+
     /// The disk is up to this record.
     pub fn synced(&self, lsn: Lsn) {
         let index = self.index;
@@ -271,9 +315,29 @@ impl Core {
             keys.shard(index).synced(lsn);
         }
         drop(keys);
-        for conn in self.gated.take() {
+        let is_going_on = !self.released.borrow().is_empty();
+        self.released.borrow_mut().extend(self.gated.take());
+        if !is_going_on {
+            self.release();
+        }
+    }
+
+    /// Lets some of the replies go that the disk has held up, and the next ones after a turn of the loop: a sync may
+    /// free those of very many writers, each of which also sends its next write, and who reads would wait for all of
+    /// that to be done.
+    fn release(&self) {
+        let sends = self.server.stats.core(self.index).writes.get();
+        let others = sends.saturating_sub(self.sends_before.get());
+        let count = if others == 0 { RELEASED_MAX } else { RELEASED_MIN.max(others as usize / 3) };
+        let mut released = self.released.borrow_mut();
+        let count = count.min(released.len());
+        for conn in released.drain(..count) {
             conn.is_in_gated.set(false);
             conn.wake_writer();
+        }
+        self.sends_before.set(sends + count as u64);
+        if !released.is_empty() {
+            self.server.send_to(self.index, |core| core.release());
         }
     }
 

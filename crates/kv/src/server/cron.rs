@@ -1,5 +1,5 @@
-//! What a core does from time to time: removes keys whose time has come, and closes connections that are idle or
-//! have too much memory.
+//! What a core does from time to time: removes keys whose time has come, drops what emptied databases have left, and
+//! closes connections that are idle or have too much memory.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -18,6 +18,11 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// Keys that are looked at in a round of expiry.
 const ROUND: usize = 256;
 
+/// The time that a core spends on dropping what is left of a database before others have their turn, and keys that are
+/// dropped between looks at the clock.
+const DROP_SLICE: Duration = Duration::from_micros(100);
+const DROP_STEP: usize = 32;
+
 /// Rounds each time, while a quarter of the keys looked at are due.
 const ROUNDS_MAX: u32 = 64;
 
@@ -33,6 +38,7 @@ pub async fn run(core: Rc<Core>) {
         if core.server.is_expiry_active.load(Ordering::Relaxed) {
             core.expire().await;
         }
+        core.drop_remains();
         core.close_idle();
         core.look_at_memory();
         if core.index == 0 {
@@ -77,8 +83,45 @@ impl Core {
             if round >= config.active_expire_effort && !is_worth_more {
                 return;
             }
-            omniring::yield_now().await;
+            self.next_turn().await;
         }
+    }
+
+    /// Begins to drop what databases have left that were emptied, if there is something.
+    fn drop_remains(self: &Rc<Core>) {
+        let has_some = {
+            let mut keys = self.keys.borrow_mut();
+            keys.has(self.index) && !keys.shard(self.index).remains.is_empty()
+        };
+        if !has_some || self.is_dropping.replace(true) {
+            return;
+        }
+        let core = self.clone();
+        drop(omniring::spawn(async move {
+            while core.drop_some() {
+                core.next_turn().await;
+            }
+            core.is_dropping.set(false);
+        }));
+    }
+
+    /// Drops for the time of a slice; whether there is more that is at hand.
+    fn drop_some(&self) -> bool {
+        let mut keys = self.keys.borrow_mut();
+        if !keys.has(self.index) {
+            return false;
+        }
+        let remains = &mut keys.shard(self.index).remains;
+        let until = omniring::time::now() + DROP_SLICE;
+        while let Some(last) = remains.last_mut() {
+            if !last.drop_some(DROP_STEP) {
+                remains.pop();
+            }
+            if omniring::time::now() >= until {
+                break;
+            }
+        }
+        !remains.is_empty()
     }
 
     /// Notes how much memory the shard takes, and removes keys where that is too much.

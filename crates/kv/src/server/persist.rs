@@ -27,8 +27,12 @@ const LOG_DIR: &str = "omniring";
 /// The dump, as Redis calls it.
 const DUMP: &str = "dump.rdb";
 
+/// By how many microseconds each sync of the log is to take longer, as on a slower disk: for measurements, so it has
+/// no place among the settings.
+const SYNC_DELAY_US: &str = "OMNIRING_KV_SYNC_DELAY_US";
+
 /// The time that a core spends on a snapshot before others have their turn.
-const SLICE: Duration = Duration::from_micros(500);
+const SLICE: Duration = Duration::from_micros(100);
 
 /// Why what outlives the process cannot be loaded, or the log not begun.
 #[derive(Debug)]
@@ -74,6 +78,8 @@ pub struct Persistence {
     pub has_failed: AtomicBool,
     /// Changes since then.
     pub changes: AtomicU64,
+    /// The longest time that a core has spent on the last snapshot before others had their turn, in microseconds.
+    pub longest_slice_us: AtomicU64,
     /// Whether what outlives the process is being loaded.
     pub is_loading: AtomicBool,
 }
@@ -110,7 +116,15 @@ pub async fn start(server: &Arc<Server>, keys: &mut Keys) -> Result<Vec<String>,
     }
     let path = config.dir.join(LOG_DIR);
     let files = Files::open(&path).await;
-    let disk = Rc::new(files.map_err(|error| LoadError::Directory(path.clone(), error))?);
+    let mut files = files.map_err(|error| LoadError::Directory(path.clone(), error))?;
+    let delay_us = std::env::var(SYNC_DELAY_US).ok().and_then(|text| text.parse().ok());
+    if let Some(delay_us) = delay_us.filter(|&delay_us| delay_us > 0) {
+        let variable = SYNC_DELAY_US;
+        let fields: [(&str, &dyn fmt::Display); 2] = [("us", &delay_us), ("because_of", &variable)];
+        report::warning("each sync of the log is made slower, for measurements", &fields);
+        files.set_sync_delay(Duration::from_micros(delay_us));
+    }
+    let disk = Rc::new(files);
     let failed = |failure| LoadError::Log(path.clone(), failure);
     let mut target = IntoKeys::new(keys, server);
     let recovered = log::recover(&*disk, &mut target).await.map_err(failed)?;
@@ -211,6 +225,7 @@ impl Core {
         let disk = DISK.with(|place| place.borrow().clone()).expect("core 0 has the log");
         let begin_ms = clock::now_ms();
         let mut held = self.hold(&self.all_shards()).await;
+        self.server.persistence.longest_slice_us.store(0, Ordering::Relaxed);
         let begun = Snapshot::begin(&mut held.keys, log.cut(), clock::now_ms());
         drop(held);
         let Some(snapshot) = begun else {
@@ -245,21 +260,26 @@ impl Core {
         loop {
             let slice = {
                 let mut keys = self.keys.borrow_mut();
-                keys.has(self.index).then(|| log::save_slice(keys.shard(self.index), SLICE))
+                keys.has(self.index).then(|| self.save_slice(&mut keys))
             };
             let slice = match slice {
                 Some(slice) => slice,
-                None => {
-                    let mut held = self.hold(&[self.index]).await;
-                    log::save_slice(held.keys.shard(self.index), SLICE)
-                }
+                None => self.save_slice(&mut self.hold(&[self.index]).await.keys),
             };
             match slice {
                 Slice::Done => return,
-                Slice::More => omniring::yield_now().await,
+                Slice::More => self.next_turn().await,
                 Slice::Full => room.wait().await,
             }
         }
+    }
+
+    fn save_slice(&self, keys: &mut Keys) -> Slice {
+        let begun = omniring::time::now();
+        let slice = log::save_slice(keys.shard(self.index), SLICE);
+        let took = (omniring::time::now() - begun).as_micros() as u64;
+        self.server.persistence.longest_slice_us.fetch_max(took, Ordering::Relaxed);
+        slice
     }
 
     /// Writes the dump, removes all keys and loads it again: `DEBUG RELOAD`.

@@ -54,6 +54,9 @@ impl EventClass {
     pub const KEYEVENT: EventClass = EventClass(1 << 11);
 }
 
+/// Keys of an emptied database that are dropped before the reply, at most; more of them take their time.
+const DROPPED_AT_ONCE: usize = 1024;
+
 /// The letters of `notify-keyspace-events`.
 const LETTERS: [(char, EventClass); 14] = [
     ('g', EventClass::GENERIC),
@@ -568,7 +571,10 @@ impl Keys {
             shard.touch_where(db, |key| old.find(key).is_some());
             shard.dbs[db] = old;
             shard.save_all_first(db);
-            shard.dbs[db] = emptied;
+            let mut old = std::mem::replace(&mut shard.dbs[db], emptied);
+            if old.len() > DROPPED_AT_ONCE {
+                shard.remains.push(old.take());
+            }
         }
         bytes
     }

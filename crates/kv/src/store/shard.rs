@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::Db;
-use super::db::Slot;
+use super::db::{Remains, Slot};
 use crate::protocol::{OwnedArgs, Proto};
 
 /// A position in the log: records are on the disk up to one. 0 is before the first record.
@@ -118,6 +118,8 @@ pub struct Shard {
     pub expiry_at: (usize, u64),
     /// Who saves the keys as they were at one instant, while a snapshot is being written.
     pub saver: Option<Box<dyn Saver>>,
+    /// What is left of databases that were emptied, to be dropped by and by.
+    pub remains: Vec<Remains>,
     watched: HashMap<(usize, Vec<u8>), Vec<Arc<AtomicBool>>>,
     waiting: HashMap<(usize, Vec<u8>), VecDeque<Arc<Waiter>>>,
     unsynced: Unsynced,
@@ -133,6 +135,7 @@ impl Shard {
             random: fastrand::Rng::new(),
             expiry_at: (0, 0),
             saver: None,
+            remains: Vec::new(),
             watched: HashMap::new(),
             waiting: HashMap::new(),
             unsynced: Unsynced::default(),
