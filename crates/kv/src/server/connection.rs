@@ -333,7 +333,10 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
                 wait = Some((what, args));
             }
         }
-        conn.flush();
+        // Others who waited for what the last command has made are served before its reply leaves.
+        if !matches!(wait, Some((Wait::Others(_), _))) {
+            conn.flush();
+        }
         lease = None;
         if let Some((what, args)) = wait {
             let is_there = carry_out(core, conn, client, &mut parser, what, args).await;
@@ -388,7 +391,11 @@ async fn carry_out(
             Wait::Exec(multi) => {
                 let mut held = core.hold(&core.exec_shards(&multi, client)).await;
                 let config = core.config();
-                core.exec(&mut held.keys, conn, client, multi, &config);
+                next = core.exec(&mut held.keys, conn, client, multi, &config);
+            }
+            Wait::Others(mut others) => {
+                core.serve_others(conn, &mut others).await;
+                next = others.then;
             }
             Wait::Key(waiting) => {
                 conn.flush();
@@ -442,7 +449,9 @@ async fn carry_out(
                 next = core.step(conn, client, args.args(), &core.config());
             }
         }
-        conn.flush();
+        if !matches!(next, Some(Wait::Others(_))) {
+            conn.flush();
+        }
     }
     true
 }

@@ -3,6 +3,7 @@
 //! [`Core::step`] carries out what it can at once, which is nearly everything. What has to wait for something
 //! (shards of other cores, a key, the disk) is given back as [`Wait`], and the connection's task waits.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,12 +32,23 @@ pub enum Wait {
     Exec(Multi),
     /// A key: the waiter is in its queue.
     Key(blocking::Waiting),
+    /// Others, who waited for what it has made and whose shards are not all in hand: they come first.
+    Others(Box<Others>),
     /// Something that takes time.
     Later(Later),
     /// The snapshot that is being written, for a key that it has to save as it is.
     Snapshot(&'static Command),
     /// The end of a pause.
     Pause,
+}
+
+/// What is done between a command that others waited for and its reply.
+pub struct Others {
+    waiters: Vec<Arc<Waiter>>,
+    /// Messages to the client itself, which follow its reply.
+    own: Vec<Delivery>,
+    /// What the request waits for then.
+    pub then: Option<Wait>,
 }
 
 /// Which shards a request takes.
@@ -131,20 +143,36 @@ impl Core {
                 let multi = client.multi.take().unwrap_or_default();
                 match self.exec_need(&multi, client) {
                     Need::Here if keys.has(self.index) => {
-                        self.exec(keys, conn, client, multi, config);
-                        None
+                        self.exec(keys, conn, client, multi, config)
                     }
                     _ => Some(Wait::Exec(multi)),
                 }
             }
             Outcome::Later(later) => Some(Wait::Later(later)),
         };
-        self.serve_ready(keys, config, &mut deliveries);
-        if !deliveries.is_empty() {
-            conn.flush();
-            self.deliver(deliveries);
+        let others = self.serve_ready(keys, config, &mut deliveries);
+        self.follow_up(conn, others, deliveries, wait)
+    }
+
+    /// Delivers messages; gives who is to be served before the reply leaves, or else what the request waits for.
+    fn follow_up(
+        &self,
+        conn: &Conn,
+        waiters: Vec<Arc<Waiter>>,
+        mut deliveries: Vec<Delivery>,
+        then: Option<Wait>,
+    ) -> Option<Wait> {
+        if waiters.is_empty() {
+            if !deliveries.is_empty() {
+                conn.flush();
+                self.deliver(deliveries);
+            }
+            return then;
         }
-        wait
+        let own = deliveries.extract_if(.., |delivery| delivery.to.client == conn.info.id);
+        let own = own.collect();
+        self.deliver(deliveries);
+        Some(Wait::Others(Box::new(Others { waiters, own, then })))
     }
 
     /// Whether a command that writes has to wait until one of its keys is in the snapshot.
@@ -175,7 +203,7 @@ impl Core {
         client: &mut Client,
         multi: Multi,
         config: &Config,
-    ) {
+    ) -> Option<Wait> {
         let mut reply = conn.reply.borrow_mut();
         let begin = reply.begin();
         let mut deliveries = Vec::new();
@@ -226,11 +254,8 @@ impl Core {
         let gate = std::mem::take(&mut keys.effects.gate);
         conn.gate_from(begin, gate, self.server.synced(), &mut reply);
         drop(reply);
-        self.serve_ready(keys, config, &mut deliveries);
-        if !deliveries.is_empty() {
-            conn.flush();
-            self.deliver(deliveries);
-        }
+        let others = self.serve_ready(keys, config, &mut deliveries);
+        self.follow_up(conn, others, deliveries, None)
     }
 
     /// Which command a request calls, if the client may call it now. Refusals are replied to here, and commands
@@ -417,8 +442,15 @@ impl Core {
 
     // Who waited.
 
-    /// Tries again the commands of clients that waited for keys which have something now.
-    pub fn serve_ready(&self, keys: &mut Keys, config: &Config, deliveries: &mut Vec<Delivery>) {
+    /// Tries again the commands of clients that waited for keys which have something now; gives those whose shards
+    /// are not all at hand, for [`Core::serve_others`].
+    fn serve_ready(
+        &self,
+        keys: &mut Keys,
+        config: &Config,
+        deliveries: &mut Vec<Delivery>,
+    ) -> Vec<Arc<Waiter>> {
+        let mut others = Vec::new();
         while !keys.effects.ready.is_empty() {
             for (db, key) in std::mem::take(&mut keys.effects.ready) {
                 let shard = shard_of(&key, keys.shard_count());
@@ -427,11 +459,32 @@ impl Core {
                     if needed.iter().all(|&shard| keys.has(shard)) {
                         self.serve(keys, &waiter, config, deliveries);
                     } else {
-                        self.serve_elsewhere(needed, waiter);
+                        others.push(waiter);
                     }
                 }
             }
         }
+        others
+    }
+
+    /// Serves clients that waited, each with its own shards in hand, and those for whom they make something in turn.
+    /// The caller holds none, and the reply of the command that they waited for has not left: to its client they
+    /// were served by the command.
+    pub async fn serve_others(self: &Rc<Core>, conn: &Conn, others: &mut Others) {
+        let mut waiters = VecDeque::from(std::mem::take(&mut others.waiters));
+        while let Some(waiter) = waiters.pop_front() {
+            let mut held = self.hold(&self.waiter_shards(&waiter)).await;
+            let config = self.config();
+            let mut deliveries = Vec::new();
+            self.serve(&mut held.keys, &waiter, &config, &mut deliveries);
+            waiters.extend(self.serve_ready(&mut held.keys, &config, &mut deliveries));
+            others
+                .own
+                .extend(deliveries.extract_if(.., |delivery| delivery.to.client == conn.info.id));
+            self.deliver(deliveries);
+        }
+        conn.flush();
+        self.deliver(std::mem::take(&mut others.own));
     }
 
     /// Tries a waiter's command again, with its shards at hand.
@@ -468,20 +521,6 @@ impl Core {
             let gate = std::mem::take(&mut keys.effects.gate);
             self.answer(waiter.core, waiter.client, gate, reply);
         }
-    }
-
-    fn serve_elsewhere(&self, needed: Vec<usize>, waiter: Arc<Waiter>) {
-        drop(omniring::spawn(async move {
-            let Some(core) = Core::current() else {
-                return;
-            };
-            let mut held = core.hold(&needed).await;
-            let config = core.config();
-            let mut deliveries = Vec::new();
-            core.serve(&mut held.keys, &waiter, &config, &mut deliveries);
-            core.serve_ready(&mut held.keys, &config, &mut deliveries);
-            core.deliver(deliveries);
-        }));
     }
 
     fn waiter_shards(&self, waiter: &Waiter) -> Vec<usize> {
