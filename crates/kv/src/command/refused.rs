@@ -7,7 +7,6 @@ use crate::error::Error;
 use crate::protocol::Args;
 
 const STREAMS: &str = "there are no streams";
-const GEO: &str = "there are no geospatial indexes";
 const SCRIPTS: &str = "there are no scripts and functions";
 const CLUSTER: &str = "there is no cluster";
 const USERS: &str = "there is one user, with the password of requirepass";
@@ -36,16 +35,6 @@ pub const COMMANDS: &[Spec] = &[
     refused("failover", REPLICAS),
     refused("fcall", SCRIPTS),
     refused("fcall_ro", SCRIPTS),
-    refused("geoadd", GEO),
-    refused("geodist", GEO),
-    refused("geohash", GEO),
-    refused("geopos", GEO),
-    refused("georadius", GEO),
-    refused("georadius_ro", GEO),
-    refused("georadiusbymember", GEO),
-    refused("georadiusbymember_ro", GEO),
-    refused("geosearch", GEO),
-    refused("geosearchstore", GEO),
     Spec::data("migrate", -6, migrate).frees().all_keys(Some(3)).doc(
         "generic",
         "2.6.0",

@@ -31,6 +31,7 @@ pub(super) fn categories(command: &Command) -> Vec<&'static str> {
         "generic" if name.starts_with("sort") => &["set", "sortedset", "list"],
         "generic" if !CONNECTION.contains(&name) => &["keyspace"],
         "bitmap" => &["bitmap"],
+        "geo" => &["geo"],
         "connection" => &["connection"],
         "hash" => &["hash"],
         "hyperloglog" => &["hyperloglog"],
