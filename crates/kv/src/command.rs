@@ -15,6 +15,7 @@ use crate::store::Keys;
 
 pub mod bits;
 pub mod clients;
+pub mod cluster;
 pub mod connection;
 pub mod debug;
 pub mod dumping;
@@ -456,6 +457,7 @@ impl Command {
 const FAMILIES: &[&[Spec]] = &[
     bits::COMMANDS,
     clients::COMMANDS,
+    cluster::COMMANDS,
     connection::COMMANDS,
     debug::COMMANDS,
     dumping::COMMANDS,

@@ -26,8 +26,6 @@ pub(super) const fn refused_function(name: &'static str) -> Spec {
 /// The rows of the table.
 pub const COMMANDS: &[Spec] = &[
     refused("acl", USERS),
-    refused("asking", CLUSTER),
-    refused("cluster", CLUSTER),
     refused("eval", SCRIPTS),
     refused("eval_ro", SCRIPTS),
     refused("evalsha", SCRIPTS),
@@ -43,8 +41,6 @@ pub const COMMANDS: &[Spec] = &[
     ),
     refused("module", MODULES),
     refused("psync", REPLICAS),
-    refused("readonly", CLUSTER),
-    refused("readwrite", CLUSTER),
     refused("replconf", REPLICAS),
     refused("restore-asking", CLUSTER),
     refused("script", SCRIPTS),

@@ -50,9 +50,10 @@ fn get(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     let mut shown: Vec<(&str, &str)> = Vec::new();
     for setting in SETTINGS {
         for name in std::iter::once(setting.name).chain(setting.alias) {
-            let wanted = args
-                .iter_from(2)
-                .any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()));
+            let wanted = args.iter_from(2).any(|pattern| match setting.is_hidden {
+                true => pattern.eq_ignore_ascii_case(name.as_bytes()),
+                false => glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()),
+            });
             if wanted {
                 shown.push((name, call.config.get(setting)));
             }

@@ -69,6 +69,8 @@ pub struct Setting {
     pub is_fixed: bool,
     /// Whether its value is not shown in logs.
     pub is_secret: bool,
+    /// Whether it is shown only to who names it.
+    pub is_hidden: bool,
     pub(super) apply: Apply,
 }
 
@@ -78,7 +80,16 @@ fn only_kept(_config: &mut Config, _read: Read<'_>) -> Result<(), String> {
 }
 
 const fn setting(name: &'static str, kind: Kind, default: &'static str, apply: Apply) -> Setting {
-    Setting { name, alias: None, kind, default, is_fixed: false, is_secret: false, apply }
+    Setting {
+        name,
+        alias: None,
+        kind,
+        default,
+        is_fixed: false,
+        is_secret: false,
+        is_hidden: false,
+        apply,
+    }
 }
 
 const fn fixed(name: &'static str, kind: Kind, default: &'static str, apply: Apply) -> Setting {
@@ -88,6 +99,11 @@ const fn fixed(name: &'static str, kind: Kind, default: &'static str, apply: App
 impl Setting {
     const fn alias(mut self, name: &'static str) -> Setting {
         self.alias = Some(name);
+        self
+    }
+
+    const fn hidden(mut self) -> Setting {
+        self.is_hidden = true;
         self
     }
 
@@ -383,6 +399,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("busy-reply-threshold", Kind::Int(0, ANY), "5000", only_kept).alias("lua-time-limit"),
     fixed("daemonize", Kind::Word(&["no"]), "no", only_kept),
     setting("hz", Kind::Int(1, 500), "10", only_kept),
+    setting("key-load-delay", Kind::Int(i32::MIN as i64, i32::MAX as i64), "0", only_kept).hidden(),
     setting("lazyfree-lazy-eviction", Kind::Bool, "no", only_kept),
     setting("lazyfree-lazy-expire", Kind::Bool, "no", only_kept),
     setting("lazyfree-lazy-server-del", Kind::Bool, "no", only_kept),

@@ -10,7 +10,7 @@ const DANGEROUS: &[&str] =
 const ADMIN: &[&str] = &["lastsave", "role"];
 
 /// Commands of another group that are in `connection`.
-const CONNECTION: &[&str] = &["wait"];
+const CONNECTION: &[&str] = &["asking", "readonly", "readwrite", "wait"];
 
 /// Commands of another group that are in `keyspace`.
 const KEYSPACE: &[&str] = &["dbsize", "flushall", "flushdb", "swapdb"];
