@@ -4,6 +4,7 @@ mod kv_support;
 
 use kv_support::{Answer, Client, Server, encode};
 use std::io::Write;
+use std::net::TcpListener;
 use tempfile::TempDir;
 
 /// A server whose keys are on two cores.
@@ -65,4 +66,45 @@ fn who_waits_is_served_before_the_reply_of_the_command_that_was_waited_for() {
             assert_eq!(client.answer().expect("it is answered"), bulk("x"));
         }
     }
+}
+
+#[test]
+fn where_it_listens_can_be_changed_and_stays_as_it_was_where_that_fails() {
+    let dir = TempDir::new().expect("a directory");
+    let mut server = start(&dir);
+    let taken = TcpListener::bind("127.0.0.1:0").expect("there is a port");
+    let taken = (taken.local_addr().expect("it has an address").port().to_string(), taken);
+    let mut client = server.connect();
+    let mut config =
+        |words: &[&str]| client.call(&[&["CONFIG"], words].concat()).expect("it is answered");
+    let ok = Answer::Status("OK".to_owned());
+    let shown = |name: &str, value: &str| Answer::Array(vec![bulk(name), bulk(value)]);
+
+    let why =
+        "possibly related to argument 'port') - Unable to listen on this port. Check server logs.";
+    let refused = Answer::Error(format!("ERR CONFIG SET failed ({why}"));
+    assert_eq!(config(&["SET", "maxmemory", "9mb", "port", &taken.0]), refused);
+    assert_eq!(config(&["GET", "maxmemory"]), shown("maxmemory", "0"));
+    assert_eq!(config(&["GET", "port"]), shown("port", &server.port.to_string()));
+    server.connect();
+
+    // All addresses of the machine, which stand in the way of the one that was.
+    assert_eq!(config(&["SET", "bind", "0.0.0.0"]), ok);
+    server.connect();
+    // Of the new ones one is not there.
+    let refused = config(&["SET", "bind", "127.0.0.1 192.0.2.1"]);
+    assert!(matches!(refused, Answer::Error(why) if why.contains("Failed to bind")));
+    server.connect();
+
+    let old = server.port;
+    drop(taken.1);
+    assert_eq!(config(&["SET", "port", &taken.0, "maxmemory", "9mb"]), ok);
+    assert_eq!(config(&["GET", "maxmemory"]), shown("maxmemory", "9437184"));
+    server.port = taken.0.parse().expect("it is a port");
+    // Whichever core accepts it, the connection is served.
+    for _ in 0..8 {
+        let pong = server.connect().call(&["PING"]).expect("it is answered");
+        assert_eq!(pong, Answer::Status("PONG".to_owned()));
+    }
+    assert!(Client::try_connect(old).is_err(), "the old port is closed");
 }

@@ -95,6 +95,8 @@ pub enum Null {
 pub enum Later {
     /// Run the transaction that was queued.
     Exec,
+    /// Change settings, which these words give by turns with their values, among them where is listened.
+    Listen(Vec<String>),
     /// Write a snapshot and answer when it is done.
     Save,
     /// Begin one and answer at once, with this status.

@@ -17,6 +17,7 @@ mod journal;
 mod latency;
 mod later;
 mod limits;
+mod listeners;
 pub mod local;
 mod metrics;
 mod monitor;
@@ -107,6 +108,7 @@ pub struct Server {
     /// When it was started, in milliseconds since 1970.
     pub started_ms: u64,
     config_file: OnceLock<std::path::PathBuf>,
+    listeners: listeners::Listeners,
     /// Whether keys whose time has come are removed by themselves.
     pub is_expiry_active: AtomicBool,
     /// Whether nothing is done from time to time: `DEBUG PAUSE-CRON`.
@@ -142,6 +144,7 @@ impl Server {
             errors: Mutex::default(),
             started_ms: clock::now_ms(),
             config_file: OnceLock::new(),
+            listeners: listeners::Listeners::default(),
             is_expiry_active: AtomicBool::new(true),
             is_cron_paused: AtomicBool::new(false),
             stopping: Notify::new(),

@@ -1,7 +1,7 @@
 //! CONFIG: the settings.
 
-use super::{Answer, Call, DONE, Spec, flag};
-use crate::config::{self, SETTINGS};
+use super::{Answer, Call, DONE, Later, Outcome, Spec, flag};
+use crate::config::{self, Config, SETTINGS};
 use crate::error::Error;
 use crate::glob;
 use crate::protocol::Args;
@@ -73,7 +73,24 @@ fn set(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     }
     let words: Vec<String> =
         args.iter_from(2).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-    let mut changed = (*call.server.config()).clone();
+    let before = call.server.config();
+    let changed = changed(&before, &words)?;
+    if changed.port != before.port || changed.bind != before.bind {
+        return Ok(Outcome::Later(Later::Listen(words)));
+    }
+    call.server.set_config(changed);
+    call.reply.ok();
+    DONE
+}
+
+/// Why a setting was not changed, and with it none.
+pub(crate) fn failed(name: &str, why: &str) -> Error {
+    Error::of(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"))
+}
+
+/// The settings with those changed that these words give by turns with their values.
+pub(crate) fn changed(before: &Config, words: &[String]) -> Result<Config, Error> {
+    let mut changed = before.clone();
     let mut seen: Vec<&str> = Vec::new();
     for pair in words.chunks(2) {
         let (name, value) = (&pair[0], &pair[1]);
@@ -82,23 +99,16 @@ fn set(call: &mut Call<'_>, args: Args<'_>) -> Answer {
                 "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
             )));
         };
-        let failed = |why: &str| {
-            Error::of(format!(
-                "ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"
-            ))
-        };
         if setting.is_fixed && changed.get(setting) != value {
-            return Err(failed("can't set immutable config"));
+            return Err(failed(name, "can't set immutable config"));
         }
         if seen.contains(&setting.name) {
-            return Err(failed("duplicate parameter"));
+            return Err(failed(name, "duplicate parameter"));
         }
         seen.push(setting.name);
-        changed.set(setting, value).map_err(|why| failed(&why))?;
+        changed.set(setting, value).map_err(|why| failed(name, &why))?;
     }
-    call.server.set_config(changed);
-    call.reply.ok();
-    DONE
+    Ok(changed)
 }
 
 fn resetstat(call: &mut Call<'_>, _args: Args<'_>) -> Answer {

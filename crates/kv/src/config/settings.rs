@@ -150,7 +150,7 @@ pub const SETTINGS: &[Setting] = &[
         config.rewrite_percentage = read.int() as u64;
         Ok(())
     }),
-    fixed("bind", Kind::Form, "127.0.0.1 -::1", |config, read| {
+    setting("bind", Kind::Form, "127.0.0.1 -::1", |config, read| {
         config.bind = super::addresses(read.text())?;
         Ok(())
     }),
@@ -281,7 +281,7 @@ pub const SETTINGS: &[Setting] = &[
         config.ordered_keys = read.bool();
         Ok(())
     }),
-    fixed("port", Kind::Int(0, 65535), "6379", |config, read| {
+    setting("port", Kind::Int(0, 65535), "6379", |config, read| {
         config.port = read.int() as u16;
         Ok(())
     }),
