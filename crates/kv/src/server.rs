@@ -33,6 +33,7 @@ mod slowlog;
 mod stats;
 #[cfg_attr(not(feature = "tls"), path = "server/tls/none.rs")]
 mod tls;
+mod tracking;
 
 pub use self::core::Core;
 pub use blocking::Unblock;
@@ -45,10 +46,11 @@ pub use latency::{Latency, Series};
 pub use limits::OutputLimit;
 pub use monitor::Monitors;
 pub use pause::{Pause, PauseMode};
-pub use pubsub::{Delivery, Pubsub, Subscriber, Topic};
+pub use pubsub::{Delivery, Pubsub, Subscriber, Topic, What};
 pub use run::{StartError, run};
 pub use slowlog::{Slow, Slowlog};
 pub use stats::{CommandStats, CoreStats, Counter, Stats, Times};
+pub use tracking::{Tracking, Tracks};
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -77,6 +79,8 @@ pub struct Server {
     pub clients: Clients,
     /// All subscriptions.
     pub pubsub: Pubsub,
+    /// Those who follow keys.
+    pub tracking: Tracking,
     /// Those who follow the log.
     pub feed: Feed,
     /// Commands that are to wait.
@@ -128,6 +132,7 @@ impl Server {
             handle: OnceLock::new(),
             clients: Clients::default(),
             pubsub: Pubsub::default(),
+            tracking: Tracking::default(),
             feed: Feed::default(),
             pause: Pause::default(),
             stats: Stats::new(shards),

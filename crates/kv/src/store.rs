@@ -13,6 +13,7 @@ mod set;
 mod shard;
 mod slab;
 mod table;
+mod tracked;
 mod tree;
 mod value;
 mod zset;
@@ -20,11 +21,13 @@ mod zset;
 pub use db::{Access, Db, Expiry, Remains, Slot};
 pub use hash::Hash;
 pub use keys::{
-    Effects, Event, EventClass, Keys, LogAs, Written, lfu_access, lfu_count, minutes, seconds,
+    Effects, Event, EventClass, Invalid, Keys, LogAs, Written, lfu_access, lfu_count, minutes,
+    seconds,
 };
 pub use limits::Limits;
 pub use list::{Elements, List, Side};
 pub use set::{Member, Set};
 pub use shard::{DBS, Lsn, Saver, Shard, Slice, Stats, Waiter, hash_of, shard_of, shard_of_hash};
+pub use tracked::Tracked;
 pub use value::{Kind, StrRef, Value, ValueRef};
 pub use zset::{LexBound, ScoreBound, Zset};

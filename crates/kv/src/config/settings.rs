@@ -346,6 +346,10 @@ pub const SETTINGS: &[Setting] = &[
         config.tls_port = read.int() as u16;
         Ok(())
     }),
+    setting("tracking-table-max-keys", Kind::Int(0, ANY), "1000000", |config, read| {
+        config.tracking_table_max_keys = read.int() as usize;
+        Ok(())
+    }),
     fixed("unixsocket", Kind::Text, "", |config, read| {
         config.unix_socket = read.text().into();
         Ok(())

@@ -45,8 +45,6 @@ pub enum Wait {
 /// What is done between a command that others waited for and its reply.
 pub struct Others {
     waiters: Vec<Arc<Waiter>>,
-    /// Messages to the client itself, which follow its reply.
-    own: Vec<Delivery>,
     /// What the request waits for then.
     pub then: Option<Wait>,
 }
@@ -159,7 +157,7 @@ impl Core {
         &self,
         conn: &Conn,
         waiters: Vec<Arc<Waiter>>,
-        mut deliveries: Vec<Delivery>,
+        deliveries: Vec<Delivery>,
         then: Option<Wait>,
     ) -> Option<Wait> {
         if waiters.is_empty() {
@@ -169,10 +167,10 @@ impl Core {
             }
             return then;
         }
-        let own = deliveries.extract_if(.., |delivery| delivery.to.client == conn.info.id);
-        let own = own.collect();
+        // Those to the client itself follow its reply.
+        conn.hold_back();
         self.deliver(deliveries);
-        Some(Wait::Others(Box::new(Others { waiters, own, then })))
+        Some(Wait::Others(Box::new(Others { waiters, then })))
     }
 
     /// Whether a command that writes has to wait until one of its keys is in the snapshot.
@@ -210,6 +208,7 @@ impl Core {
         let begun = Instant::now();
         keys.begin(client.db, begun.ms());
         keys.keeps_expired = self.server.pause.mode().is_some();
+        keys.is_tracked = self.server.tracking.is_on();
         let is_stale = self.is_watch_broken(keys, client);
         self.server.unwatch(keys, client);
         if is_stale {
@@ -235,12 +234,21 @@ impl Core {
                     }
                 }
                 record.add(keys, args);
+                if keys.is_tracked {
+                    self.invalidate(keys, client.info.id, &mut deliveries);
+                    self.reads(keys, client, command, args, config, &mut deliveries);
+                }
                 let micros = before.elapsed_us();
                 self.account(config, &client.info, command, args, micros);
                 self.monitor(client, command, args);
             }
             record.commit(keys, &self.server);
             self.events(keys, &mut deliveries);
+        }
+        if keys.is_tracked {
+            self.invalidate(keys, client.info.id, &mut deliveries);
+            self.broadcast(keys, client.info.id, &mut deliveries);
+            client.is_caching_given = false;
         }
         if let Some(exec) = command::find(b"exec") {
             // It is not in the slow log, so that its word is not needed.
@@ -383,11 +391,17 @@ impl Core {
         let before = Instant(self.recent_us());
         keys.begin(client.db, before.ms());
         keys.no_touch = client.no_touch;
+        keys.is_tracked = self.server.tracking.is_on();
         keys.keeps_expired = self.server.pause.is_on() && self.server.pause.mode().is_some();
         self.begins(client, command);
         let outcome = self.call(keys, client, command, args, config, reply, deliveries);
         exec::follow(keys, &self.server, args);
         self.events(keys, deliveries);
+        if keys.is_tracked {
+            self.invalidate(keys, client.info.id, deliveries);
+            self.broadcast(keys, client.info.id, deliveries);
+            self.reads(keys, client, command, args, config, deliveries);
+        }
         // A client that waits for a key is done with its command when it is answered.
         if !matches!(outcome, Outcome::Block { .. } | Outcome::Later(Later::Exec)) {
             let micros = self.look_at_clock().saturating_sub(before.0);
@@ -417,6 +431,27 @@ impl Core {
             self.server.stats.core(self.index).failed(command.id);
         }
         outcome
+    }
+
+    /// Notes which keys a command has read whose client wants to hear of their changes.
+    fn reads(
+        &self,
+        keys: &mut Keys,
+        client: &mut Client,
+        command: &'static Command,
+        args: Args<'_>,
+        config: &Config,
+        deliveries: &mut Vec<Delivery>,
+    ) {
+        if client.notes_reads {
+            self.note_reads(keys, client, command, args, config, deliveries);
+        }
+        if client.is_caching_given
+            && client.multi.is_none()
+            && !command.full_name.starts_with("client|")
+        {
+            client.is_caching_given = false;
+        }
     }
 
     /// Tells those who subscribed what has happened to keys.
@@ -478,13 +513,9 @@ impl Core {
             let mut deliveries = Vec::new();
             self.serve(&mut held.keys, &waiter, &config, &mut deliveries);
             waiters.extend(self.serve_ready(&mut held.keys, &config, &mut deliveries));
-            others
-                .own
-                .extend(deliveries.extract_if(.., |delivery| delivery.to.client == conn.info.id));
             self.deliver(deliveries);
         }
-        conn.flush();
-        self.deliver(std::mem::take(&mut others.own));
+        conn.flush_and_release();
     }
 
     /// Tries a waiter's command again, with its shards at hand.
@@ -507,11 +538,16 @@ impl Core {
         let mut client = Client { db: waiter.db, proto: waiter.proto, ..Client::default() };
         let mut reply = Reply::new(waiter.proto);
         keys.begin(waiter.db, before.ms());
+        keys.is_tracked = self.server.tracking.is_on();
         keys.has_waited = true;
         let outcome = self.call(keys, &mut client, command, args, config, &mut reply, deliveries);
         keys.has_waited = false;
         exec::follow(keys, &self.server, args);
         self.events(keys, deliveries);
+        if keys.is_tracked {
+            self.invalidate(keys, waiter.client, deliveries);
+            self.broadcast(keys, waiter.client, deliveries);
+        }
         if matches!(outcome, Outcome::Done) {
             *answered = true;
             drop(answered);

@@ -286,6 +286,7 @@ impl Core {
     pub(super) async fn leave(self: &Rc<Core>, client: &mut super::Client) {
         crate::command::pubsub::leave(&self.server, client);
         self.server.monitors.remove(client.info.id);
+        self.server.tracking.end(client);
         if !client.watched.is_empty() {
             let mut keys = self.keys.borrow_mut();
             self.server.unwatch(&mut keys, client);

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::Db;
 use super::db::Slot;
+use super::{Db, Tracked};
 use crate::protocol::{OwnedArgs, Proto};
 
 /// A position in the log: records are on the disk up to one. 0 is before the first record.
@@ -118,6 +118,8 @@ pub struct Shard {
     pub expiry_at: (usize, u64),
     /// Who saves the keys as they were at one instant, while a snapshot is being written.
     pub saver: Option<Box<dyn Saver>>,
+    /// Who has read which of its keys, and is to hear when one changes.
+    pub tracked: Tracked,
     watched: HashMap<(usize, Vec<u8>), Vec<Arc<AtomicBool>>>,
     waiting: HashMap<(usize, Vec<u8>), VecDeque<Arc<Waiter>>>,
     unsynced: Unsynced,
@@ -133,6 +135,7 @@ impl Shard {
             random: fastrand::Rng::new(),
             expiry_at: (0, 0),
             saver: None,
+            tracked: Tracked::default(),
             watched: HashMap::new(),
             waiting: HashMap::new(),
             unsynced: Unsynced::default(),
