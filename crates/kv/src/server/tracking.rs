@@ -6,7 +6,7 @@
 //! all of this is one flag that is looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::client::{ClientInfo, state};
@@ -39,6 +39,8 @@ pub struct Tracks {
 /// What is known of all clients that follow keys.
 #[derive(Debug, Default)]
 pub struct Tracking {
+    /// Whether there are any, or keys that any have read.
+    is_on: AtomicBool,
     /// How many there are.
     clients: AtomicUsize,
     /// Keys that any of them has read.
@@ -51,10 +53,19 @@ pub struct Tracking {
 }
 
 impl Tracking {
-    /// Whether any client follows keys.
+    /// Whether any client follows keys, or did a moment ago: what was read is not all forgotten then.
     #[inline]
     pub fn is_on(&self) -> bool {
-        self.clients.load(Ordering::Relaxed) > 0
+        self.is_on.load(Ordering::Relaxed)
+    }
+
+    /// Nobody follows keys, and none are noted: unless somebody begins to at this moment, changes need not be looked at.
+    fn turn_off(&self) {
+        self.is_on.store(false, Ordering::SeqCst);
+        // Who begins counts itself first, and so is either seen here or turns it on after this.
+        if self.clients.load(Ordering::SeqCst) > 0 {
+            self.is_on.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Clients that follow keys, keys that they have read, by how many of them each, and prefixes.
@@ -76,8 +87,9 @@ impl Tracking {
         let mut place = client.info.tracks();
         match place.as_deref_mut() {
             Some(before) => tracks.prefixes.append(&mut before.prefixes),
-            None => _ = self.clients.fetch_add(1, Ordering::Relaxed),
+            None => _ = self.clients.fetch_add(1, Ordering::SeqCst),
         }
+        self.is_on.store(true, Ordering::SeqCst);
         let notes_reads = !tracks.broadcast;
         *place = Some(Box::new(tracks));
         drop(place);
@@ -92,7 +104,7 @@ impl Tracking {
         let Some(tracks) = client.info.tracks().take() else {
             return;
         };
-        self.clients.fetch_sub(1, Ordering::Relaxed);
+        self.clients.fetch_sub(1, Ordering::SeqCst);
         let mut all = self.lock();
         for prefix in &tracks.prefixes {
             if let Some(clients) = all.get_mut(prefix) {
@@ -243,19 +255,23 @@ impl Core {
     /// where nobody follows keys any longer.
     pub(super) fn limit_tracked(&self, config: &Config) {
         let tracking = &self.server.tracking;
-        if tracking.keys.load(Ordering::Relaxed) == 0 {
+        if !tracking.is_on() {
             return;
         }
+        let is_followed = tracking.clients.load(Ordering::Relaxed) > 0;
         let mut deliveries = Vec::new();
         if let Ok(mut keys) = self.keys.try_borrow_mut()
             && keys.has(self.index)
         {
-            if tracking.is_on() {
+            if is_followed {
                 self.give_up(&mut keys, self.index, config, &mut deliveries);
             } else {
                 let (keys, items) = keys.shard(self.index).tracked.clear();
                 tracking.forgot(keys, items);
             }
+        }
+        if !is_followed && tracking.keys.load(Ordering::Relaxed) == 0 {
+            tracking.turn_off();
         }
         self.deliver(deliveries);
     }
