@@ -1,4 +1,6 @@
 //! `omniring kv` with two cores: what a client may rely on where keys, and those who wait for them, are on both.
+// A test of a process from outside: its end is waited for in real time.
+#![allow(clippy::disallowed_methods)]
 
 mod kv_support;
 
@@ -107,4 +109,58 @@ fn where_it_listens_can_be_changed_and_stays_as_it_was_where_that_fails() {
         assert_eq!(pong, Answer::Status("PONG".to_owned()));
     }
     assert!(Client::try_connect(old).is_err(), "the old port is closed");
+}
+
+#[test]
+fn who_has_read_a_key_hears_of_its_change_whichever_core_has_it() {
+    let dir = TempDir::new().expect("a directory");
+    let server = start(&dir);
+    let invalid = |keys: Answer| Answer::Array(vec![bulk("invalidate"), keys]);
+    let one = |key: &str| invalid(Answer::Array(vec![bulk(key)]));
+    let ok = || Answer::Status("OK".to_owned());
+    let mut writer = server.connect();
+    let mut call = |words: &[&str]| writer.call(words).expect("it is answered");
+    let mut reader = server.connect();
+    reader.call(&["HELLO", "3"]).expect("it is answered");
+    assert_eq!(reader.call(&["CLIENT", "TRACKING", "ON"]).expect("it is answered"), ok());
+    // Of so many keys, some are on each core.
+    for round in 0..16 {
+        let key = format!("k{round}");
+        assert_eq!(reader.call(&["GET", &key]).expect("it is answered"), Answer::Nil);
+        call(&["SET", &key, "1"]);
+        assert_eq!(reader.answer().expect("it hears"), one(&key));
+        // It has not read it again.
+        call(&["SET", &key, "2"]);
+        assert_eq!(reader.call(&["GET", &key]).expect("it is answered"), bulk("2"));
+        // Of what it changes itself it hears after the reply.
+        assert_eq!(reader.call(&["APPEND", &key, "x"]).expect("it is answered"), Answer::Int(2));
+        assert_eq!(reader.answer().expect("it hears"), one(&key));
+        reader.call(&["EXISTS", &key]).expect("it is answered");
+    }
+    call(&["FLUSHALL"]);
+    assert_eq!(reader.answer().expect("it hears"), invalid(Answer::Nil));
+
+    // One message for the keys of a command with a prefix, to another client, which speaks RESP2.
+    let mut other = server.connect();
+    let Ok(Answer::Int(id)) = other.call(&["CLIENT", "ID"]) else {
+        panic!("a client has a number");
+    };
+    other.call(&["SUBSCRIBE", "__redis__:invalidate"]).expect("it is answered");
+    for words in [
+        &["CLIENT", "TRACKING", "OFF"][..],
+        &["CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "a:", "REDIRECT", &id.to_string()],
+    ] {
+        assert_eq!(reader.call(words).expect("it is answered"), ok());
+    }
+    call(&["MSET", "a:1", "x", "b:1", "x", "a:2", "x"]);
+    let told = |keys: &[&str]| {
+        let keys = keys.iter().map(|key| bulk(key)).collect();
+        Answer::Array(vec![bulk("message"), bulk("__redis__:invalidate"), Answer::Array(keys)])
+    };
+    assert_eq!(other.answer().expect("it hears"), told(&["a:1", "a:2"]));
+    // A key whose time has come, at the latest when somebody looks.
+    call(&["SET", "a:3", "x", "PX", "1"]);
+    assert_eq!(other.answer().expect("it hears"), told(&["a:3"]));
+    assert_eq!(other.answer().expect("it hears"), told(&["a:3"]));
+    drop(other);
 }

@@ -9,6 +9,9 @@ use crate::error::Error;
 use crate::protocol::{Args, parse_i64};
 use crate::server::{Client, ClientInfo, PauseMode, Replies, Tracks, Unblock, state};
 
+#[cfg(test)]
+mod tests;
+
 const FLAGS: u32 = flag::NOSCRIPT | flag::LOADING | flag::STALE;
 
 /// The rows of the table.

@@ -280,7 +280,7 @@ impl Core {
     fn tell(&self, key: &[u8], clients: Vec<u64>, by: Option<u64>, deliveries: &mut Vec<Delivery>) {
         let key: Arc<[Vec<u8>]> = [key.to_vec()].into();
         for client in clients.into_iter().filter_map(|id| self.server.clients.get(id)) {
-            let is_told = |how: &Tracks| !how.broadcast && !(how.no_loop && by == Some(client.id));
+            let is_told = |how: &Tracks| !(how.broadcast || (how.no_loop && by == Some(client.id)));
             deliveries.extend(self.message(&client, Some(key.clone()), is_told));
         }
     }
