@@ -71,6 +71,26 @@ fn who_waits_is_served_before_the_reply_of_the_command_that_was_waited_for() {
 }
 
 #[test]
+fn who_has_waited_for_longer_comes_first_wherever_the_other_keys_are() {
+    let dir = TempDir::new().expect("a directory");
+    let server = start(&dir);
+    let mut client = server.connect();
+    for round in 0..12 {
+        let [a, b] = ["a", "b"].map(|name| format!("{name}{round}"));
+        let (mut first, mut second) = (server.connect(), server.connect());
+        send(&mut first, &["BLMOVE", &a, &b, "RIGHT", "LEFT", "0"]);
+        until_blocked(&mut client, 1);
+        send(&mut second, &["BLPOP", &a, "0"]);
+        until_blocked(&mut client, 2);
+        client.call(&["RPUSH", &a, "x"]).expect("it is answered");
+        assert_eq!(first.answer().expect("it is answered"), bulk("x"), "round {round}");
+        client.call(&["RPUSH", &a, "y"]).expect("it is answered");
+        let popped = Answer::Array(vec![bulk(&a), bulk("y")]);
+        assert_eq!(second.answer().expect("it is answered"), popped, "round {round}");
+    }
+}
+
+#[test]
 fn where_it_listens_can_be_changed_and_stays_as_it_was_where_that_fails() {
     let dir = TempDir::new().expect("a directory");
     let mut server = start(&dir);

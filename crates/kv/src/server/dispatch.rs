@@ -489,11 +489,14 @@ impl Core {
         while !keys.effects.ready.is_empty() {
             for (db, key) in std::mem::take(&mut keys.effects.ready) {
                 let shard = shard_of(&key, keys.shard_count());
+                let before = others.len();
                 for waiter in keys.shard(shard).waiters(db, &key) {
                     let needed = self.waiter_shards(&waiter);
-                    if needed.iter().all(|&shard| keys.has(shard)) {
+                    // Nobody comes before one who has waited for the key for longer.
+                    let is_next = others.len() == before;
+                    if is_next && needed.iter().all(|&shard| keys.has(shard)) {
                         self.serve(keys, &waiter, config, deliveries);
-                    } else {
+                    } else if !*waiter.answered() {
                         others.push(waiter);
                     }
                 }
