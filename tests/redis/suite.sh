@@ -100,10 +100,10 @@ for unit in "${units[@]}"; do
         skip=$((skip - ${#alone[@]}))
     fi
     ok=$(count ok "$all") err=$(count err "$all")
-    grep -qE '^\[(exception|timeout)' "$all" && err=$((err + 1))
+    grep -qiE '^\[(exception|timeout)' "$all" && err=$((err + 1))
     printf '%-28s %7d %7d %7d\n' "$unit" "$ok" "$err" "$skip"
     if ((err)) || [[ -n ${VERBOSE:-} ]]; then
-        sed 's/^/    /' "$all" | grep -aE "\[(err|exception|timeout)" -A4 | head -"${LINES_MAX:-60}" || true
+        sed 's/^/    /' "$all" | grep -aiE "\[(err|exception|timeout)" -A4 | head -"${LINES_MAX:-60}" || true
     fi
     cp "$all" "$target/redis-$(basename "$unit").log" 2>/dev/null || true
     passed=$((passed + ok)) failed=$((failed + err)) ignored=$((ignored + skip))
