@@ -48,15 +48,18 @@ free_port() {
     python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# Tests that need what is not here, of the table in docs/kv-redis-suite.md. Those that are known to fail are run
-# nevertheless with ALL=1; what they leave behind may make others fail.
-skipped() {
-    [[ -n ${ALL:-} ]] || awk -F' *\\| *' -v unit="$1" '$2 == unit { gsub(/`/, "", $3); print $3 }' docs/kv-redis-suite.md
+# Tests of a unit in the table of docs/kv-redis-suite.md: those that need what is not here, and with `alone` those that
+# are run by themselves; those with `several cores` are of no matter on one. All that are known to fail are run nevertheless with ALL=1; what they leave behind may make
+# others fail.
+listed() {
+    [[ -n ${ALL:-} ]] || awk -F' *\\| *' -v unit="$1" -v why="$2" -v cores="$cores" \
+        '$2 == unit && $4 ~ why && (cores > 1 || $4 !~ /^several cores:/) { gsub(/`/, "", $3); print $3 }' docs/kv-redis-suite.md
 }
 
-passed=0 failed=0 ignored=0
-printf '%-28s %7s %7s %7s\n' unit passed failed skipped
-for unit in "${units[@]}"; do
+# Runs a unit on a fresh server, with further words for the suite; what it says goes to $output.
+run() {
+    local unit=$1 port data pid
+    shift
     port=$(free_port)
     data=$(mktemp -d -p "$scratch")
     # shellcheck disable=SC2086
@@ -71,22 +74,38 @@ for unit in "${units[@]}"; do
         redis-cli -p "$port" ping >/dev/null 2>&1 && break
         sleep 0.1
     done
-    output=$scratch/output
-    skipped "$unit" >"$scratch/skip"
     (cd "$scratch" && timeout 400 ./runtest --host 127.0.0.1 --port "$port" --baseport "$((20000 + port % 20000))" \
-        --durable --no-latency --timeout 120 --skipfile "$scratch/skip" --tags -slow --single "$unit") 2>&1 |
+        --durable --no-latency --timeout 120 --tags -slow --single "$unit" "$@") 2>&1 |
         sed 's/\x1b\[[0-9;]*m//g' >"$output" || true
     kill "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
-    count() { grep -c "^\[$1\]" "$output" || true; }
-    ok=$(count ok) err=$(count err) skip=$(($(count ignore) + $(count skip)))
-    grep -qE '^\[(exception|timeout)' "$output" && err=$((err + 1))
+    rm -rf "$data"
+}
+
+passed=0 failed=0 ignored=0
+printf '%-28s %7s %7s %7s\n' unit passed failed skipped
+for unit in "${units[@]}"; do
+    output=$scratch/output all=$scratch/all
+    listed "$unit" . >"$scratch/skip"
+    run "$unit" --skipfile "$scratch/skip"
+    cp "$output" "$all"
+    count() { grep -c "^\[$1\]" "$2" || true; }
+    skip=$(($(count ignore "$all") + $(count skip "$all")))
+    mapfile -t alone < <(listed "$unit" '^alone:')
+    if ((${#alone[@]})); then
+        only=()
+        for name in "${alone[@]}"; do only+=(--only "$name"); done
+        run "$unit" "${only[@]}"
+        grep -v '^\[skip\]' "$output" >>"$all" || true
+        skip=$((skip - ${#alone[@]}))
+    fi
+    ok=$(count ok "$all") err=$(count err "$all")
+    grep -qiE '^\[(exception|timeout)' "$all" && err=$((err + 1))
     printf '%-28s %7d %7d %7d\n' "$unit" "$ok" "$err" "$skip"
     if ((err)) || [[ -n ${VERBOSE:-} ]]; then
-        sed 's/^/    /' "$output" | grep -aE "\[(err|exception|timeout)" -A4 | head -"${LINES_MAX:-60}" || true
+        sed 's/^/    /' "$all" | grep -aiE "\[(err|exception|timeout)" -A4 | head -"${LINES_MAX:-60}" || true
     fi
-    cp "$output" "$target/redis-$(basename "$unit").log" 2>/dev/null || true
-    rm -rf "$data"
+    cp "$all" "$target/redis-$(basename "$unit").log" 2>/dev/null || true
     passed=$((passed + ok)) failed=$((failed + err)) ignored=$((ignored + skip))
 done
 echo "$passed passed, $failed failed, $ignored skipped"

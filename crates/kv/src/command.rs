@@ -15,12 +15,14 @@ use crate::store::Keys;
 
 pub mod bits;
 pub mod clients;
+pub mod cluster;
 pub mod connection;
 pub mod debug;
 pub mod dumping;
 mod elements;
 pub mod expiry;
 pub mod generic;
+pub mod geo;
 pub mod hashes;
 pub mod hyperloglog;
 pub mod info;
@@ -93,6 +95,8 @@ pub enum Null {
 pub enum Later {
     /// Run the transaction that was queued.
     Exec,
+    /// Change settings, which these words give by turns with their values, among them where is listened.
+    Listen(Vec<String>),
     /// Write a snapshot and answer when it is done.
     Save,
     /// Begin one and answer at once, with this status.
@@ -159,6 +163,15 @@ pub enum KeySpec {
         count: usize,
         /// Index of a further key.
         also: Option<usize>,
+    },
+    /// The word at `key`, and the one after the last of these words, from `from` on, where one is given.
+    OneAndAfter {
+        /// Index of the first key.
+        key: usize,
+        /// Index of the first word that may be one of `after`.
+        from: usize,
+        /// The words before a further key, such as `store`.
+        after: &'static [&'static str],
     },
     /// Keys that no position tells, or all of them: it needs all shards. The word at `key`, if any, is a key.
     All {
@@ -311,6 +324,17 @@ impl Spec {
         self.flags(flag::MOVABLEKEYS)
     }
 
+    /// The word at `key` is a key, and so is the one after any of these words, from `from` on.
+    pub const fn key_and_after(
+        mut self,
+        key: usize,
+        from: usize,
+        after: &'static [&'static str],
+    ) -> Spec {
+        self.keys = KeySpec::OneAndAfter { key, from, after };
+        self.flags(flag::MOVABLEKEYS)
+    }
+
     /// It needs all shards.
     pub const fn all_keys(mut self, key: Option<usize>) -> Spec {
         self.keys = KeySpec::All { key, after: None };
@@ -403,6 +427,20 @@ impl Command {
                 let last = first.saturating_add(keys as usize).min(args.len());
                 (first..last).for_each(f);
             }
+            KeySpec::OneAndAfter { key, from, after } => {
+                if key < args.len() {
+                    f(key);
+                }
+                let (mut at, mut last) = (from, None);
+                while at + 1 < args.len() {
+                    if after.iter().any(|word| args.is(at, word)) {
+                        at += 1;
+                        last = Some(at);
+                    }
+                    at += 1;
+                }
+                last.into_iter().for_each(f);
+            }
             KeySpec::All { key, after } => {
                 let Some(key) = key.filter(|&key| key < args.len()) else {
                     return;
@@ -421,12 +459,14 @@ impl Command {
 const FAMILIES: &[&[Spec]] = &[
     bits::COMMANDS,
     clients::COMMANDS,
+    cluster::COMMANDS,
     connection::COMMANDS,
     debug::COMMANDS,
     dumping::COMMANDS,
     server::COMMANDS,
     expiry::COMMANDS,
     generic::COMMANDS,
+    geo::COMMANDS,
     key_range::COMMANDS,
     hashes::COMMANDS,
     hyperloglog::COMMANDS,

@@ -17,6 +17,7 @@ mod journal;
 mod latency;
 mod later;
 mod limits;
+mod listeners;
 pub mod local;
 mod metrics;
 mod monitor;
@@ -32,6 +33,7 @@ mod slowlog;
 mod stats;
 #[cfg_attr(not(feature = "tls"), path = "server/tls/none.rs")]
 mod tls;
+mod tracking;
 
 pub use self::core::Core;
 pub use blocking::Unblock;
@@ -45,10 +47,11 @@ pub use limits::OutputLimit;
 pub use monitor::Monitors;
 pub use open_files::{TooFew, make_room};
 pub use pause::{Pause, PauseMode};
-pub use pubsub::{Delivery, Pubsub, Subscriber, Topic};
+pub use pubsub::{Delivery, Pubsub, Subscriber, Topic, What};
 pub use run::{StartError, run};
 pub use slowlog::{Slow, Slowlog};
 pub use stats::{CommandStats, CoreStats, Counter, Stats, Times};
+pub use tracking::{Tracking, Tracks};
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -77,6 +80,8 @@ pub struct Server {
     pub clients: Clients,
     /// All subscriptions.
     pub pubsub: Pubsub,
+    /// Those who follow keys.
+    pub tracking: Tracking,
     /// Those who follow the log.
     pub feed: Feed,
     /// Commands that are to wait.
@@ -108,6 +113,7 @@ pub struct Server {
     /// When it was started, in milliseconds since 1970.
     pub started_ms: u64,
     config_file: OnceLock<std::path::PathBuf>,
+    listeners: listeners::Listeners,
     /// Whether keys whose time has come are removed by themselves.
     pub is_expiry_active: AtomicBool,
     /// Whether nothing is done from time to time: `DEBUG PAUSE-CRON`.
@@ -127,6 +133,7 @@ impl Server {
             handle: OnceLock::new(),
             clients: Clients::default(),
             pubsub: Pubsub::default(),
+            tracking: Tracking::default(),
             feed: Feed::default(),
             pause: Pause::default(),
             stats: Stats::new(shards),
@@ -143,6 +150,7 @@ impl Server {
             errors: Mutex::default(),
             started_ms: clock::now_ms(),
             config_file: OnceLock::new(),
+            listeners: listeners::Listeners::default(),
             is_expiry_active: AtomicBool::new(true),
             is_cron_paused: AtomicBool::new(false),
             stopping: Notify::new(),

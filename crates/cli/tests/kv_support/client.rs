@@ -65,7 +65,13 @@ impl Client {
                     Answer::Bulk(bulk)
                 }
             },
-            "*" => match number()? {
+            "_" => Answer::Nil,
+            "%" => {
+                let words = number()? * 2;
+                Answer::Array((0..words).map(|_| self.answer()).collect::<Result<_, _>>()?)
+            }
+            // Messages that answer no request are arrays also.
+            "*" | ">" => match number()? {
                 -1 => Answer::Nil,
                 count => {
                     Answer::Array((0..count).map(|_| self.answer()).collect::<Result<_, _>>()?)

@@ -7,7 +7,10 @@ use super::{Answer, Call, DONE, Spec, flag};
 use crate::clock;
 use crate::error::Error;
 use crate::protocol::{Args, parse_i64};
-use crate::server::{Client, ClientInfo, PauseMode, Replies, Unblock, state};
+use crate::server::{Client, ClientInfo, PauseMode, Replies, Tracks, Unblock, state};
+
+#[cfg(test)]
+mod tests;
 
 const FLAGS: u32 = flag::NOSCRIPT | flag::LOADING | flag::STALE;
 
@@ -85,25 +88,25 @@ pub const COMMANDS: &[Spec] = &[Spec::container(
             "connection",
             "6.0.0",
             "O(1)",
-            "Turn the tracking of keys off, as it is; it cannot be turned on",
+            "Hear of changes of keys, or no longer",
         ),
-        Spec::data("caching", 3, caching).flags(FLAGS).doc(
+        Spec::session("caching", 3, caching).flags(FLAGS).doc(
             "connection",
             "6.0.0",
             "O(1)",
-            "Say that there is no tracking of keys",
+            "Say whether the next command's reads count as those of keys to hear of",
         ),
-        Spec::data("getredir", 2, getredir).flags(FLAGS).doc(
+        Spec::session("getredir", 2, getredir).flags(FLAGS).doc(
             "connection",
             "6.0.0",
             "O(1)",
-            "Show that there is no tracking of keys",
+            "Show which client hears of keys in this one's place",
         ),
-        Spec::data("trackinginfo", 2, trackinginfo).flags(FLAGS).doc(
+        Spec::session("trackinginfo", 2, trackinginfo).flags(FLAGS).doc(
             "connection",
             "6.2.0",
             "O(1)",
-            "Show that there is no tracking of keys",
+            "Show of which keys the client hears, and how",
         ),
         Spec::data("help", 2, help).flags(flag::LOADING | flag::STALE).doc(
             "connection",
@@ -195,8 +198,7 @@ fn class(name: &[u8]) -> Result<&'static str, Error> {
 }
 
 fn class_of(client: &ClientInfo) -> &'static str {
-    let counts = [&client.channels, &client.patterns, &client.shard_channels];
-    if counts.iter().any(|count| count.load(Ordering::Relaxed) > 0) { "pubsub" } else { "normal" }
+    if client.is_subscribed() { "pubsub" } else { "normal" }
 }
 
 /// What is known of a client, in one line.
@@ -204,12 +206,16 @@ pub fn describe(client: &ClientInfo) -> String {
     let now = clock::now_ms();
     let number = |count: &std::sync::atomic::AtomicUsize| count.load(Ordering::Relaxed);
     let mut flags = String::new();
+    let tracks = client.tracks().clone().map(|tracks| *tracks);
     let is_in_transaction = client.multi.load(Ordering::Relaxed) >= 0;
     let marks = [
         (client.is(state::BLOCKED | state::PAUSED), 'b'),
         (client.is(state::MONITOR), 'O'),
         (class_of(client) == "pubsub", 'P'),
         (is_in_transaction, 'x'),
+        (tracks.is_some(), 't'),
+        (tracks.as_ref().is_some_and(|how| how.is_broken), 'R'),
+        (tracks.as_ref().is_some_and(|how| how.broadcast), 'B'),
         (client.is_unix, 'U'),
         (client.is(state::NO_EVICT), 'e'),
         (client.is(state::NO_TOUCH), 'T'),
@@ -228,7 +234,7 @@ pub fn describe(client: &ClientInfo) -> String {
     format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} \
          qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll={} omem={output} tot-mem={} events=r \
-         cmd={command} user=default redir=-1 resp={}",
+         cmd={command} user=default redir={} resp={}",
         client.id,
         client.addr,
         client.local_addr,
@@ -244,6 +250,7 @@ pub fn describe(client: &ClientInfo) -> String {
         number(&client.input),
         usize::from(output > 0),
         output + number(&client.input),
+        redirection(tracks.as_ref()),
         client.resp.load(Ordering::Relaxed),
     )
 }
@@ -357,37 +364,166 @@ fn no_evict(call: &mut Call<'_>, client: &mut Client, args: Args<'_>) -> Answer 
     DONE
 }
 
-fn tracking(call: &mut Call<'_>, _client: &mut Client, args: Args<'_>) -> Answer {
-    if args.is(2, "on") {
-        return Err(Error::new("ERR CLIENT TRACKING is not supported: clients cannot follow keys"));
+/// An error of modes that do not go together.
+const NO_SWITCH: &str =
+    "before disabling tracking for this client, and then re-enabling it with a different mode.";
+
+fn tracking(call: &mut Call<'_>, client: &mut Client, args: Args<'_>) -> Answer {
+    let mut tracks = Tracks::default();
+    let mut prefixes: Vec<&[u8]> = Vec::new();
+    let mut at = 3;
+    while at < args.len() {
+        let next = args.get(at + 1);
+        match next {
+            _ if args.is(at, "bcast") => tracks.broadcast = true,
+            _ if args.is(at, "optin") => tracks.opt_in = true,
+            _ if args.is(at, "optout") => tracks.opt_out = true,
+            _ if args.is(at, "noloop") => tracks.no_loop = true,
+            Some(prefix) if args.is(at, "prefix") => {
+                prefixes.push(prefix);
+                at += 1;
+            }
+            Some(id) if args.is(at, "redirect") => {
+                if tracks.redirect != 0 {
+                    return Err(Error::new(
+                        "ERR A client can only redirect to a single other client",
+                    ));
+                }
+                let id = parse_i64(id).ok_or(Error::NOT_AN_INTEGER)?;
+                let other = u64::try_from(id).ok().and_then(|id| call.server.clients.get(id));
+                let other = other
+                    .ok_or(Error::new("ERR The client ID you want redirect to does not exist"))?;
+                tracks.redirect = other.id;
+                at += 1;
+            }
+            _ => return Err(Error::SYNTAX),
+        }
+        at += 1;
     }
-    if !args.is(2, "off") {
+    if args.is(2, "off") {
+        call.server.tracking.end(client);
+        call.reply.ok();
+        return DONE;
+    }
+    if !args.is(2, "on") {
         return Err(Error::SYNTAX);
     }
+    let before = client.info.tracks().clone().map(|before| *before);
+    compatible(&tracks, before.as_ref(), &prefixes)?;
+    tracks.prefixes = prefixes.into_iter().map(<[u8]>::to_vec).collect();
+    if tracks.broadcast && tracks.prefixes.is_empty() {
+        // All keys begin with it.
+        tracks.prefixes.insert(Vec::new());
+    }
+    call.server.tracking.begin(client, tracks);
     call.reply.ok();
     DONE
 }
 
-fn caching(_call: &mut Call<'_>, _args: Args<'_>) -> Answer {
-    Err(Error::new(
-        "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled",
-    ))
+/// Checks that options go together, and with what the client has asked for before.
+fn compatible(tracks: &Tracks, before: Option<&Tracks>, prefixes: &[&[u8]]) -> Result<(), Error> {
+    if !tracks.broadcast && !prefixes.is_empty() {
+        return Err(Error::new("ERR PREFIX option requires BCAST mode to be enabled"));
+    }
+    if before.is_some_and(|before| before.broadcast != tracks.broadcast) {
+        return Err(Error::of(format!("ERR You can't switch BCAST mode on/off {NO_SWITCH}")));
+    }
+    if tracks.broadcast && (tracks.opt_in || tracks.opt_out) {
+        return Err(Error::new("ERR OPTIN and OPTOUT are not compatible with BCAST"));
+    }
+    if tracks.opt_in && tracks.opt_out {
+        return Err(Error::new("ERR You can't specify both OPTIN mode and OPTOUT mode"));
+    }
+    let switches =
+        |before: &Tracks| (tracks.opt_in && before.opt_out) || (tracks.opt_out && before.opt_in);
+    if before.is_some_and(switches) {
+        return Err(Error::of(format!("ERR You can't switch OPTIN/OPTOUT mode {NO_SWITCH}")));
+    }
+    let overlap = |a: &[u8], b: &[u8]| a.starts_with(b) || b.starts_with(a);
+    let failed = |prefix: &[u8], which: &str, other: &[u8]| {
+        let [prefix, other] = [prefix, other].map(String::from_utf8_lossy);
+        Err(Error::of(format!(
+            "ERR Prefix '{prefix}' overlaps with {which} prefix '{other}'. Prefixes for a single client must not \
+             overlap."
+        )))
+    };
+    for (at, prefix) in prefixes.iter().enumerate() {
+        let mut old = before.iter().flat_map(|before| &before.prefixes);
+        if let Some(other) = old.find(|other| overlap(prefix, other)) {
+            return failed(prefix, "an existing", other);
+        }
+        if let Some(other) = prefixes[at + 1..].iter().find(|other| overlap(prefix, other)) {
+            return failed(prefix, "another provided", other);
+        }
+    }
+    Ok(())
 }
 
-fn getredir(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
-    call.reply.int(-1);
+fn caching(call: &mut Call<'_>, client: &mut Client, args: Args<'_>) -> Answer {
+    let (is_on, opt_in, opt_out) = match client.info.tracks().as_deref() {
+        Some(how) => (true, how.opt_in, how.opt_out),
+        None => (false, false, false),
+    };
+    if !is_on {
+        return Err(Error::new(
+            "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode \
+             enabled",
+        ));
+    }
+    if args.is(2, "yes") && !opt_in {
+        return Err(Error::new(
+            "ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.",
+        ));
+    }
+    if args.is(2, "no") && !opt_out {
+        return Err(Error::new(
+            "ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.",
+        ));
+    }
+    if !args.is(2, "yes") && !args.is(2, "no") {
+        return Err(Error::SYNTAX);
+    }
+    client.is_caching_given = true;
+    call.reply.ok();
     DONE
 }
 
-fn trackinginfo(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
+/// The client that hears of keys in this one's place, 0 being itself, -1 where it hears of none.
+fn redirection(tracks: Option<&Tracks>) -> i64 {
+    tracks.map_or(-1, |how| how.redirect as i64)
+}
+
+fn getredir(call: &mut Call<'_>, client: &mut Client, _args: Args<'_>) -> Answer {
+    call.reply.int(redirection(client.info.tracks().as_deref()));
+    DONE
+}
+
+fn trackinginfo(call: &mut Call<'_>, client: &mut Client, _args: Args<'_>) -> Answer {
+    let tracks = client.info.tracks();
+    let how = tracks.as_deref();
+    let is = |of: fn(&Tracks) -> bool| how.is_some_and(of);
+    let given = client.is_caching_given;
+    let flags = [
+        (how.is_none(), "off"),
+        (how.is_some(), "on"),
+        (is(|how| how.broadcast), "bcast"),
+        (is(|how| how.opt_in), "optin"),
+        (is(|how| how.opt_in) && given, "caching-yes"),
+        (is(|how| how.opt_out), "optout"),
+        (is(|how| how.opt_out) && given, "caching-no"),
+        (is(|how| how.no_loop), "noloop"),
+        (is(|how| how.is_broken), "broken_redirect"),
+    ];
+    let flags: Vec<&str> = flags.iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect();
     call.reply.map(3);
     call.reply.bulk(b"flags");
-    call.reply.set(1);
-    call.reply.bulk(b"off");
+    call.reply.set(flags.len());
+    flags.iter().for_each(|name| call.reply.bulk(name.as_bytes()));
     call.reply.bulk(b"redirect");
-    call.reply.int(-1);
+    call.reply.int(redirection(how));
     call.reply.bulk(b"prefixes");
-    call.reply.array(0);
+    call.reply.array(how.map_or(0, |how| how.prefixes.len()));
+    how.iter().flat_map(|how| &how.prefixes).for_each(|prefix| call.reply.bulk(prefix));
     DONE
 }
 
@@ -396,6 +532,8 @@ fn help(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
         call,
         "CLIENT",
         &[
+            ("CACHING yes|no", "Say whether the next command's reads count, with OPTIN or OPTOUT."),
+            ("GETREDIR", "Show which connection hears of keys in this one's place."),
             ("GETNAME", "Show the name of the connection."),
             ("ID", "Show the number of the connection."),
             ("INFO", "Show what is known of the connection."),
@@ -409,8 +547,11 @@ fn help(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
             ("PAUSE <milliseconds> [WRITE|ALL]", "Have commands wait, those that write or all."),
             ("REPLY on|off|skip", "Choose which replies are sent."),
             ("SETNAME <name>", "Give the connection a name."),
-            ("TRACKING off", "Is taken; the tracking of keys is not supported."),
-            ("TRACKINGINFO", "Show that there is no tracking of keys."),
+            (
+                "TRACKING on|off [REDIRECT <id>] [BCAST] [PREFIX <prefix> ...] [OPTIN] [OPTOUT] [NOLOOP]",
+                "Hear of changes of keys that were read, or that begin with a prefix.",
+            ),
+            ("TRACKINGINFO", "Show of which keys the connection hears, and how."),
             ("UNBLOCK <id> [TIMEOUT|ERROR]", "End a client's wait for a key."),
             ("UNPAUSE", "Have commands wait no longer."),
         ],

@@ -200,6 +200,7 @@ fn reset(call: &mut Call<'_>, client: &mut Client, _args: Args<'_>) -> Answer {
     client.info.multi.store(-1, Ordering::Relaxed);
     call.server.unwatch(call.keys, client);
     pubsub::leave(call.server, client);
+    call.server.tracking.end(client);
     client.db = 0;
     client.proto = Proto::Resp2;
     client.info.resp.store(2, Ordering::Relaxed);

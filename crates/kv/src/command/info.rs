@@ -149,7 +149,7 @@ fn clients(text: &mut Text, call: &mut Call<'_>) {
         ("client_recent_max_input_buffer", input.unwrap_or(0)),
         ("client_recent_max_output_buffer", output.unwrap_or(0)),
         ("blocked_clients", call.server.blocked.load(Ordering::Relaxed)),
-        ("tracking_clients", 0),
+        ("tracking_clients", call.server.tracking.counts()[0]),
         ("clients_in_timeout_table", 0),
     ]);
 }
@@ -255,6 +255,7 @@ fn stats(text: &mut Text, call: &mut Call<'_>) {
         keys.evicted += shard.stats.evicted;
     }
     let pubsub = &call.server.pubsub;
+    let [_, tracked, items, prefixes] = call.server.tracking.counts().map(|count| count as u64);
     text.fields(&[
         ("total_connections_received", all.sum(|core| &core.connections)),
         ("total_commands_processed", all.sum(|core| &core.processed)),
@@ -277,9 +278,9 @@ fn stats(text: &mut Text, call: &mut Call<'_>) {
         ("latest_fork_usec", 0),
         ("total_forks", 0),
         ("migrate_cached_sockets", 0),
-        ("tracking_total_keys", 0),
-        ("tracking_total_items", 0),
-        ("tracking_total_prefixes", 0),
+        ("tracking_total_keys", tracked),
+        ("tracking_total_items", items),
+        ("tracking_total_prefixes", prefixes),
         ("unexpected_error_replies", 0),
         ("total_error_replies", all.sum(|core| &core.errors)),
         ("total_reads_processed", all.sum(|core| &core.reads)),

@@ -144,9 +144,9 @@ fn key_positions(keys: KeySpec) -> (i64, i64, i64) {
             (first as i64, last as i64, step as i64)
         }
         KeySpec::Range { first, last, step } => (first as i64, last as i64, step as i64),
-        KeySpec::Counted { also: Some(key), .. } | KeySpec::All { key: Some(key), .. } => {
-            (key as i64, key as i64, 1)
-        }
+        KeySpec::Counted { also: Some(key), .. }
+        | KeySpec::All { key: Some(key), .. }
+        | KeySpec::OneAndAfter { key, .. } => (key as i64, key as i64, 1),
         KeySpec::None | KeySpec::Counted { also: None, .. } | KeySpec::All { key: None, .. } => {
             (0, 0, 0)
         }
@@ -213,6 +213,13 @@ fn key_specs(reply: &mut Reply, command: &Command) {
                 find_keys(reply, "keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", 1)]);
             });
         }
+        KeySpec::OneAndAfter { key, from, after } => {
+            reply.array(1 + after.len());
+            key_spec(reply, access[0], key, |reply| find_range(reply, 0, 1));
+            for word in after {
+                key_spec_after(reply, access[access.len() - 1], word, from);
+            }
+        }
         KeySpec::All { key: Some(key), .. } => {
             // Further keys of SORT are in patterns, or after STORE.
             let further: &[&Access] = match command.spec.name {
@@ -241,6 +248,25 @@ fn key_spec(reply: &mut Reply, access: &Access, begin: usize, find: impl FnOnce(
     reply.count(begin);
     reply.bulk(b"find_keys");
     find(reply);
+}
+
+/// A key after a word.
+fn key_spec_after(reply: &mut Reply, access: &Access, word: &str, from: usize) {
+    reply.map(3);
+    reply.bulk(b"flags");
+    statuses(reply, access.iter().copied());
+    reply.bulk(b"begin_search");
+    reply.map(2);
+    reply.bulk(b"type");
+    reply.bulk(b"keyword");
+    reply.bulk(b"spec");
+    reply.map(2);
+    reply.bulk(b"keyword");
+    reply.bulk(word.to_ascii_uppercase().as_bytes());
+    reply.bulk(b"startfrom");
+    reply.count(from);
+    reply.bulk(b"find_keys");
+    find_range(reply, 0, 1);
 }
 
 /// Keys that no position tells.
@@ -428,6 +454,10 @@ mod tests {
             ("MSET k v k2 v", "[[\"k\", [OW, update]], [\"k2\", [OW, update]]]"),
             ("LMOVE a b LEFT LEFT", "[[\"a\", [RW, access, delete]], [\"b\", [RW, insert]]]"),
             ("SORT a STORE b", "[[\"a\", [RO, access]], [\"b\", [OW, update]]]"),
+            (
+                "GEORADIUS a 1 1 1 km STORE b COUNT 1 STOREDIST c",
+                "[[\"a\", [RO, access]], [\"c\", [OW, update]]]",
+            ),
             ("ZUNIONSTORE a 1 b", "[[\"a\", [OW, update]], [\"b\", [RO, access]]]"),
         ] {
             assert_eq!(local.run(&format!("COMMAND GETKEYSANDFLAGS {words}")), reply, "{words}");

@@ -7,7 +7,6 @@ use crate::error::Error;
 use crate::protocol::Args;
 
 const STREAMS: &str = "there are no streams";
-const GEO: &str = "there are no geospatial indexes";
 const SCRIPTS: &str = "there are no scripts and functions";
 const CLUSTER: &str = "there is no cluster";
 const USERS: &str = "there is one user, with the password of requirepass";
@@ -27,8 +26,6 @@ pub(super) const fn refused_function(name: &'static str) -> Spec {
 /// The rows of the table.
 pub const COMMANDS: &[Spec] = &[
     refused("acl", USERS),
-    refused("asking", CLUSTER),
-    refused("cluster", CLUSTER),
     refused("eval", SCRIPTS),
     refused("eval_ro", SCRIPTS),
     refused("evalsha", SCRIPTS),
@@ -36,16 +33,6 @@ pub const COMMANDS: &[Spec] = &[
     refused("failover", REPLICAS),
     refused("fcall", SCRIPTS),
     refused("fcall_ro", SCRIPTS),
-    refused("geoadd", GEO),
-    refused("geodist", GEO),
-    refused("geohash", GEO),
-    refused("geopos", GEO),
-    refused("georadius", GEO),
-    refused("georadius_ro", GEO),
-    refused("georadiusbymember", GEO),
-    refused("georadiusbymember_ro", GEO),
-    refused("geosearch", GEO),
-    refused("geosearchstore", GEO),
     Spec::data("migrate", -6, migrate).frees().all_keys(Some(3)).doc(
         "generic",
         "2.6.0",
@@ -54,8 +41,6 @@ pub const COMMANDS: &[Spec] = &[
     ),
     refused("module", MODULES),
     refused("psync", REPLICAS),
-    refused("readonly", CLUSTER),
-    refused("readwrite", CLUSTER),
     refused("replconf", REPLICAS),
     refused("restore-asking", CLUSTER),
     refused("script", SCRIPTS),

@@ -1,11 +1,11 @@
 //! CONFIG: the settings.
 
-use super::{Answer, Call, DONE, Spec, flag};
-use crate::config::{self, SETTINGS};
+use super::{Answer, Call, DONE, Later, Outcome, Spec, flag};
+use crate::config::{self, Config, SETTINGS};
 use crate::error::Error;
 use crate::glob;
 use crate::protocol::Args;
-use crate::server::{TooFew, make_room};
+use crate::server::{Server, TooFew, make_room};
 
 const FLAGS: u32 = flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE;
 
@@ -51,9 +51,10 @@ fn get(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     let mut shown: Vec<(&str, &str)> = Vec::new();
     for setting in SETTINGS {
         for name in std::iter::once(setting.name).chain(setting.alias) {
-            let wanted = args
-                .iter_from(2)
-                .any(|pattern| glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()));
+            let wanted = args.iter_from(2).any(|pattern| match setting.is_hidden {
+                true => pattern.eq_ignore_ascii_case(name.as_bytes()),
+                false => glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes()),
+            });
             if wanted {
                 shown.push((name, call.config.get(setting)));
             }
@@ -73,7 +74,24 @@ fn set(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     }
     let words: Vec<String> =
         args.iter_from(2).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-    let mut changed = (*call.server.config()).clone();
+    let before = call.server.config();
+    let changed = changed(call.server, &before, &words)?;
+    if changed.port != before.port || changed.bind != before.bind {
+        return Ok(Outcome::Later(Later::Listen(words)));
+    }
+    call.server.set_config(changed);
+    call.reply.ok();
+    DONE
+}
+
+/// Why a setting was not changed, and with it none.
+pub(crate) fn failed(name: &str, why: &str) -> Error {
+    Error::of(format!("ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"))
+}
+
+/// The settings with those changed that these words give by turns with their values.
+pub(crate) fn changed(server: &Server, before: &Config, words: &[String]) -> Result<Config, Error> {
+    let mut changed = before.clone();
     let mut seen: Vec<&str> = Vec::new();
     for pair in words.chunks(2) {
         let (name, value) = (&pair[0], &pair[1]);
@@ -82,31 +100,25 @@ fn set(call: &mut Call<'_>, args: Args<'_>) -> Answer {
                 "ERR Unknown option or number of arguments for CONFIG SET - '{name}'"
             )));
         };
-        let failed = |why: &str| {
-            Error::of(format!(
-                "ERR CONFIG SET failed (possibly related to argument '{name}') - {why}"
-            ))
-        };
         if setting.is_fixed && changed.get(setting) != value {
-            return Err(failed("can't set immutable config"));
+            return Err(failed(name, "can't set immutable config"));
         }
         if seen.contains(&setting.name) {
-            return Err(failed("duplicate parameter"));
+            return Err(failed(name, "duplicate parameter"));
         }
         seen.push(setting.name);
-        changed.set(setting, value).map_err(|why| failed(&why))?;
-        if changed.maxclients > call.config.maxclients && setting.name == "maxclients" {
-            make_room(call.server, changed.maxclients).map_err(|TooFew { clients, .. }| {
-                failed(&format!(
+        changed.set(setting, value).map_err(|why| failed(name, &why))?;
+        if changed.maxclients > before.maxclients && setting.name == "maxclients" {
+            make_room(server, changed.maxclients).map_err(|TooFew { clients, .. }| {
+                let why = format!(
                     "The operating system is not able to handle the specified number of clients, \
                      try with {clients}"
-                ))
+                );
+                failed(name, &why)
             })?;
         }
     }
-    call.server.set_config(changed);
-    call.reply.ok();
-    DONE
+    Ok(changed)
 }
 
 fn resetstat(call: &mut Call<'_>, _args: Args<'_>) -> Answer {

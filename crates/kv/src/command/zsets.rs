@@ -282,7 +282,7 @@ enum Added {
     New(f64),
 }
 
-fn zadd(call: &mut Call<'_>, args: Args<'_>) -> Answer {
+pub(super) fn zadd(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     add(call, args, Adding::default())
 }
 
@@ -544,7 +544,7 @@ impl Writer {
 }
 
 /// Stores a sorted set, or removes what is there where it is empty, and writes its size.
-fn store(call: &mut Call<'_>, key: &[u8], zset: Zset, event: &'static str) -> Answer {
+pub(super) fn store(call: &mut Call<'_>, key: &[u8], zset: Zset, event: &'static str) -> Answer {
     call.reply.count(zset.len());
     if !zset.is_empty() {
         call.keys.insert(key, Value::Zset(Box::new(zset)), None);

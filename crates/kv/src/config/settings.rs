@@ -69,6 +69,8 @@ pub struct Setting {
     pub is_fixed: bool,
     /// Whether its value is not shown in logs.
     pub is_secret: bool,
+    /// Whether it is shown only to who names it.
+    pub is_hidden: bool,
     pub(super) apply: Apply,
 }
 
@@ -78,7 +80,16 @@ fn only_kept(_config: &mut Config, _read: Read<'_>) -> Result<(), String> {
 }
 
 const fn setting(name: &'static str, kind: Kind, default: &'static str, apply: Apply) -> Setting {
-    Setting { name, alias: None, kind, default, is_fixed: false, is_secret: false, apply }
+    Setting {
+        name,
+        alias: None,
+        kind,
+        default,
+        is_fixed: false,
+        is_secret: false,
+        is_hidden: false,
+        apply,
+    }
 }
 
 const fn fixed(name: &'static str, kind: Kind, default: &'static str, apply: Apply) -> Setting {
@@ -88,6 +99,11 @@ const fn fixed(name: &'static str, kind: Kind, default: &'static str, apply: App
 impl Setting {
     const fn alias(mut self, name: &'static str) -> Setting {
         self.alias = Some(name);
+        self
+    }
+
+    const fn hidden(mut self) -> Setting {
+        self.is_hidden = true;
         self
     }
 
@@ -134,7 +150,7 @@ pub const SETTINGS: &[Setting] = &[
         config.rewrite_percentage = read.int() as u64;
         Ok(())
     }),
-    fixed("bind", Kind::Form, "127.0.0.1 -::1", |config, read| {
+    setting("bind", Kind::Form, "127.0.0.1 -::1", |config, read| {
         config.bind = super::addresses(read.text())?;
         Ok(())
     }),
@@ -269,7 +285,7 @@ pub const SETTINGS: &[Setting] = &[
         config.ordered_keys = read.bool();
         Ok(())
     }),
-    fixed("port", Kind::Int(0, 65535), "6379", |config, read| {
+    setting("port", Kind::Int(0, 65535), "6379", |config, read| {
         config.port = read.int() as u16;
         Ok(())
     }),
@@ -334,6 +350,10 @@ pub const SETTINGS: &[Setting] = &[
         config.tls_port = read.int() as u16;
         Ok(())
     }),
+    setting("tracking-table-max-keys", Kind::Int(0, ANY), "1000000", |config, read| {
+        config.tracking_table_max_keys = read.int() as usize;
+        Ok(())
+    }),
     fixed("unixsocket", Kind::Text, "", |config, read| {
         config.unix_socket = read.text().into();
         Ok(())
@@ -385,6 +405,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("busy-reply-threshold", Kind::Int(0, ANY), "5000", only_kept).alias("lua-time-limit"),
     fixed("daemonize", Kind::Word(&["no"]), "no", only_kept),
     setting("hz", Kind::Int(1, 500), "10", only_kept),
+    setting("key-load-delay", Kind::Int(i32::MIN as i64, i32::MAX as i64), "0", only_kept).hidden(),
     setting("lazyfree-lazy-eviction", Kind::Bool, "no", only_kept),
     setting("lazyfree-lazy-expire", Kind::Bool, "no", only_kept),
     setting("lazyfree-lazy-server-del", Kind::Bool, "no", only_kept),

@@ -145,6 +145,20 @@ impl Reply {
         }
     }
 
+    /// A double for people: the same type, without exponent, with 17 decimals at most and no zeros at their end.
+    pub fn decimal(&mut self, value: f64) {
+        let text = format!("{value:.17}");
+        let text = text.trim_end_matches('0').trim_end_matches('.');
+        let text = if text == "-0" { "0" } else { text };
+        match self.proto {
+            Proto::Resp2 => self.bulk(text.as_bytes()),
+            Proto::Resp3 => {
+                self.bytes.push(b',');
+                self.line(text.as_bytes());
+            }
+        }
+    }
+
     /// A truth value: of its own type in RESP3, 1 or 0 in RESP2.
     pub fn bool(&mut self, value: bool) {
         match self.proto {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::limits::PastSoft;
+use super::tracking::Tracks;
 use crate::command::Command;
 use crate::config::WhoMay;
 use crate::protocol::{OwnedArgs, Proto};
@@ -40,6 +41,10 @@ pub struct Client {
     pub replies: Replies,
     /// Whether its reads leave no trace of use: `CLIENT NO-TOUCH`.
     pub no_touch: bool,
+    /// Whether the keys that it reads are noted, so that it hears when one changes.
+    pub notes_reads: bool,
+    /// Whether it has called `CLIENT CACHING` for its next command.
+    pub is_caching_given: bool,
     /// Whether it sees all commands: `MONITOR`.
     pub is_monitor: bool,
     /// The command that it called last: mostly the next one is the same.
@@ -128,6 +133,8 @@ pub struct ClientInfo {
     pub output: AtomicUsize,
     /// Since when those have been too many.
     pub past_soft: PastSoft,
+    /// How it follows keys, if it does.
+    pub tracks: Mutex<Option<Box<Tracks>>>,
 }
 
 /// Bits of [`ClientInfo::state`].
@@ -151,6 +158,12 @@ impl ClientInfo {
         } else {
             self.state.fetch_and(!bits, Ordering::Relaxed);
         }
+    }
+
+    /// Whether it has subscribed to anything.
+    pub fn is_subscribed(&self) -> bool {
+        let counts = [&self.channels, &self.patterns, &self.shard_channels];
+        counts.iter().any(|count| count.load(Ordering::Relaxed) > 0)
     }
 
     /// Whether the client is among those who may.

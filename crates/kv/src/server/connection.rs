@@ -105,6 +105,8 @@ pub struct Conn {
     /// Up to which record the disk has to be before `reply` is sent.
     reply_gate: Cell<Lsn>,
     output: RefCell<Output>,
+    /// Messages that are to follow a reply which does not leave yet.
+    held_back: RefCell<Option<Vec<(Lsn, Reply)>>>,
     socket: Socket,
     writer: Signal,
     reader: Signal,
@@ -156,6 +158,15 @@ impl Conn {
 
     /// Queues a message that answers no request of the moment.
     pub fn push(&self, gate: Lsn, message: &mut Reply) {
+        if let Some(held_back) = &mut *self.held_back.borrow_mut() {
+            let proto = message.proto();
+            held_back.push((gate, std::mem::replace(message, Reply::new(proto))));
+            return;
+        }
+        if self.reply.try_borrow().is_ok_and(|reply| !reply.is_empty()) {
+            // Replies that have not been queued yet were there before.
+            self.flush();
+        }
         self.output.borrow_mut().push(gate, message);
         self.queued();
     }
@@ -180,6 +191,19 @@ impl Conn {
             }
         } else {
             self.writer.set();
+        }
+    }
+
+    /// Holds messages back until [`Conn::flush_and_release`]: they are to follow a reply that does not leave yet.
+    pub fn hold_back(&self) {
+        self.held_back.borrow_mut().get_or_insert_default();
+    }
+
+    /// Queues replies, and the messages that were held back.
+    pub fn flush_and_release(&self) {
+        self.flush();
+        for (gate, mut message) in self.held_back.take().into_iter().flatten() {
+            self.push(gate, &mut message);
         }
     }
 
@@ -263,6 +287,7 @@ pub async fn serve(core: Rc<Core>, socket: Socket, info: Arc<ClientInfo>) {
         reply: RefCell::default(),
         reply_gate: Cell::new(0),
         output: RefCell::default(),
+        held_back: RefCell::default(),
         socket: socket.clone(),
         writer: Signal::default(),
         reader: Signal::default(),
@@ -332,7 +357,10 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
                 wait = Some((what, args));
             }
         }
-        conn.flush();
+        // Others who waited for what the last command has made are served before its reply leaves.
+        if !matches!(wait, Some((Wait::Others(_), _))) {
+            conn.flush();
+        }
         lease = None;
         if let Some((what, args)) = wait {
             // In memory of its own: it is large, and most clients are not in there.
@@ -388,7 +416,11 @@ async fn carry_out(
             Wait::Exec(multi) => {
                 let mut held = core.hold(&core.exec_shards(&multi, client)).await;
                 let config = core.config();
-                core.exec(&mut held.keys, conn, client, multi, &config);
+                next = core.exec(&mut held.keys, conn, client, multi, &config);
+            }
+            Wait::Others(mut others) => {
+                core.serve_others(conn, &mut others).await;
+                next = others.then;
             }
             Wait::Key(waiting) => {
                 conn.flush();
@@ -442,7 +474,9 @@ async fn carry_out(
                 next = core.step(conn, client, args.args(), &core.config());
             }
         }
-        conn.flush();
+        if !matches!(next, Some(Wait::Others(_))) {
+            conn.flush();
+        }
     }
     true
 }

@@ -158,7 +158,8 @@ impl Core {
             if self.index == 0 {
                 self.apply_log_settings(&config);
             }
-            *self.config.borrow_mut() = config;
+            *self.config.borrow_mut() = config.clone();
+            self.limit_tracked(&config);
         }
         self.config.borrow().clone()
     }
@@ -357,13 +358,10 @@ impl Core {
         let Some(conn) = self.connection(delivery.to.client) else {
             return;
         };
-        let (channel, message) = (&delivery.channel[..], &delivery.message[..]);
-        let words: &[&[u8]] = match &delivery.pattern {
-            Some(pattern) => &[b"pmessage", pattern, channel, message],
-            None if delivery.is_sharded => &[b"smessage", channel, message],
-            None => &[b"message", channel, message],
-        };
-        conn.push(0, &mut output::push_message(conn.proto(), words));
+        let message = output::message(conn.proto(), &conn.info, &delivery.what);
+        if let Some(mut message) = message {
+            conn.push(0, &mut message);
+        }
     }
 
     /// Answers a client that waited for a key, on whichever core it is.

@@ -40,6 +40,7 @@ pub async fn run(core: Rc<Core>) {
         }
         core.drop_remains();
         core.close_idle();
+        core.limit_tracked(&core.config());
         core.look_at_memory();
         if core.index == 0 {
             core.look_at_rates(&mut rates);
@@ -69,6 +70,7 @@ impl Core {
                 let begin = clock::now_us();
                 keys.begin(0, begin / 1000);
                 keys.keeps_expired = false;
+                keys.is_tracked = self.server.tracking.is_on();
                 let expired = expiry::cycle(&mut keys, ROUND);
                 let micros = clock::now_us().saturating_sub(begin);
                 self.server.stats.core(self.index).expire_micros.add(micros);
@@ -76,6 +78,8 @@ impl Core {
                 exec::follow_gone(&mut keys, &self.server);
                 keys.effects.gate = 0;
                 self.events(&mut keys, &mut deliveries);
+                self.invalidate(&mut keys, 0, &mut deliveries);
+                self.broadcast(&mut keys, 0, &mut deliveries);
                 expired
             };
             self.deliver(deliveries);

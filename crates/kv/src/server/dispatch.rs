@@ -3,6 +3,7 @@
 //! [`Core::step`] carries out what it can at once, which is nearly everything. What has to wait for something
 //! (shards of other cores, a key, the disk) is given back as [`Wait`], and the connection's task waits.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,12 +32,21 @@ pub enum Wait {
     Exec(Multi),
     /// A key: the waiter is in its queue.
     Key(blocking::Waiting),
+    /// Others, who waited for what it has made and whose shards are not all in hand: they come first.
+    Others(Box<Others>),
     /// Something that takes time.
     Later(Later),
     /// The snapshot that is being written, for a key that it has to save as it is.
     Snapshot(&'static Command),
     /// The end of a pause.
     Pause,
+}
+
+/// What is done between a command that others waited for and its reply.
+pub struct Others {
+    waiters: Vec<Arc<Waiter>>,
+    /// What the request waits for then.
+    pub then: Option<Wait>,
 }
 
 /// Which shards a request takes.
@@ -131,20 +141,36 @@ impl Core {
                 let multi = client.multi.take().unwrap_or_default();
                 match self.exec_need(&multi, client) {
                     Need::Here if keys.has(self.index) => {
-                        self.exec(keys, conn, client, multi, config);
-                        None
+                        self.exec(keys, conn, client, multi, config)
                     }
                     _ => Some(Wait::Exec(multi)),
                 }
             }
             Outcome::Later(later) => Some(Wait::Later(later)),
         };
-        self.serve_ready(keys, config, &mut deliveries);
-        if !deliveries.is_empty() {
-            conn.flush();
-            self.deliver(deliveries);
+        let others = self.serve_ready(keys, config, &mut deliveries);
+        self.follow_up(conn, others, deliveries, wait)
+    }
+
+    /// Delivers messages; gives who is to be served before the reply leaves, or else what the request waits for.
+    fn follow_up(
+        &self,
+        conn: &Conn,
+        waiters: Vec<Arc<Waiter>>,
+        deliveries: Vec<Delivery>,
+        then: Option<Wait>,
+    ) -> Option<Wait> {
+        if waiters.is_empty() {
+            if !deliveries.is_empty() {
+                conn.flush();
+                self.deliver(deliveries);
+            }
+            return then;
         }
-        wait
+        // Those to the client itself follow its reply.
+        conn.hold_back();
+        self.deliver(deliveries);
+        Some(Wait::Others(Box::new(Others { waiters, then })))
     }
 
     /// Whether a command that writes has to wait until one of its keys is in the snapshot.
@@ -175,13 +201,14 @@ impl Core {
         client: &mut Client,
         multi: Multi,
         config: &Config,
-    ) {
+    ) -> Option<Wait> {
         let mut reply = conn.reply.borrow_mut();
         let begin = reply.begin();
         let mut deliveries = Vec::new();
         let begun = Instant::now();
         keys.begin(client.db, begun.ms());
         keys.keeps_expired = self.server.pause.mode().is_some();
+        keys.is_tracked = self.server.tracking.is_on();
         let is_stale = self.is_watch_broken(keys, client);
         self.server.unwatch(keys, client);
         if is_stale {
@@ -207,12 +234,21 @@ impl Core {
                     }
                 }
                 record.add(keys, args);
+                if keys.is_tracked {
+                    self.invalidate(keys, client.info.id, &mut deliveries);
+                    self.reads(keys, client, command, args, config, &mut deliveries);
+                }
                 let micros = before.elapsed_us();
                 self.account(config, &client.info, command, args, micros);
                 self.monitor(client, command, args);
             }
             record.commit(keys, &self.server);
             self.events(keys, &mut deliveries);
+        }
+        if keys.is_tracked {
+            self.invalidate(keys, client.info.id, &mut deliveries);
+            self.broadcast(keys, client.info.id, &mut deliveries);
+            client.is_caching_given = false;
         }
         if let Some(exec) = command::find(b"exec") {
             // It is not in the slow log, so that its word is not needed.
@@ -226,11 +262,8 @@ impl Core {
         let gate = std::mem::take(&mut keys.effects.gate);
         conn.gate_from(begin, gate, self.server.synced(), &mut reply);
         drop(reply);
-        self.serve_ready(keys, config, &mut deliveries);
-        if !deliveries.is_empty() {
-            conn.flush();
-            self.deliver(deliveries);
-        }
+        let others = self.serve_ready(keys, config, &mut deliveries);
+        self.follow_up(conn, others, deliveries, None)
     }
 
     /// Which command a request calls, if the client may call it now. Refusals are replied to here, and commands
@@ -358,11 +391,17 @@ impl Core {
         let before = Instant(self.recent_us());
         keys.begin(client.db, before.ms());
         keys.no_touch = client.no_touch;
+        keys.is_tracked = self.server.tracking.is_on();
         keys.keeps_expired = self.server.pause.is_on() && self.server.pause.mode().is_some();
         self.begins(client, command);
         let outcome = self.call(keys, client, command, args, config, reply, deliveries);
         exec::follow(keys, &self.server, args);
         self.events(keys, deliveries);
+        if keys.is_tracked {
+            self.invalidate(keys, client.info.id, deliveries);
+            self.broadcast(keys, client.info.id, deliveries);
+            self.reads(keys, client, command, args, config, deliveries);
+        }
         // A client that waits for a key is done with its command when it is answered.
         if !matches!(outcome, Outcome::Block { .. } | Outcome::Later(Later::Exec)) {
             let micros = self.look_at_clock().saturating_sub(before.0);
@@ -394,6 +433,27 @@ impl Core {
         outcome
     }
 
+    /// Notes which keys a command has read whose client wants to hear of their changes.
+    fn reads(
+        &self,
+        keys: &mut Keys,
+        client: &mut Client,
+        command: &'static Command,
+        args: Args<'_>,
+        config: &Config,
+        deliveries: &mut Vec<Delivery>,
+    ) {
+        if client.notes_reads {
+            self.note_reads(keys, client, command, args, config, deliveries);
+        }
+        if client.is_caching_given
+            && client.multi.is_none()
+            && !command.full_name.starts_with("client|")
+        {
+            client.is_caching_given = false;
+        }
+    }
+
     /// Tells those who subscribed what has happened to keys.
     pub(super) fn events(&self, keys: &mut Keys, deliveries: &mut Vec<Delivery>) {
         if keys.effects.events.is_empty() {
@@ -417,21 +477,48 @@ impl Core {
 
     // Who waited.
 
-    /// Tries again the commands of clients that waited for keys which have something now.
-    pub fn serve_ready(&self, keys: &mut Keys, config: &Config, deliveries: &mut Vec<Delivery>) {
+    /// Tries again the commands of clients that waited for keys which have something now; gives those whose shards
+    /// are not all at hand, for [`Core::serve_others`].
+    fn serve_ready(
+        &self,
+        keys: &mut Keys,
+        config: &Config,
+        deliveries: &mut Vec<Delivery>,
+    ) -> Vec<Arc<Waiter>> {
+        let mut others = Vec::new();
         while !keys.effects.ready.is_empty() {
             for (db, key) in std::mem::take(&mut keys.effects.ready) {
                 let shard = shard_of(&key, keys.shard_count());
+                let before = others.len();
                 for waiter in keys.shard(shard).waiters(db, &key) {
                     let needed = self.waiter_shards(&waiter);
-                    if needed.iter().all(|&shard| keys.has(shard)) {
+                    // Nobody comes before one who has waited for the key for longer.
+                    let is_next = others.len() == before;
+                    if is_next && needed.iter().all(|&shard| keys.has(shard)) {
                         self.serve(keys, &waiter, config, deliveries);
-                    } else {
-                        self.serve_elsewhere(needed, waiter);
+                    } else if !*waiter.answered() {
+                        others.push(waiter);
                     }
                 }
             }
         }
+        others
+    }
+
+    /// Serves clients that waited, each with its own shards in hand, and those for whom they make something in turn.
+    /// The caller holds none, and the reply of the command that they waited for has not left: to its client they
+    /// were served by the command.
+    pub async fn serve_others(self: &Rc<Core>, conn: &Conn, others: &mut Others) {
+        let mut waiters = VecDeque::from(std::mem::take(&mut others.waiters));
+        while let Some(waiter) = waiters.pop_front() {
+            let mut held = self.hold(&self.waiter_shards(&waiter)).await;
+            let config = self.config();
+            let mut deliveries = Vec::new();
+            self.serve(&mut held.keys, &waiter, &config, &mut deliveries);
+            waiters.extend(self.serve_ready(&mut held.keys, &config, &mut deliveries));
+            self.deliver(deliveries);
+        }
+        conn.flush_and_release();
     }
 
     /// Tries a waiter's command again, with its shards at hand.
@@ -454,11 +541,16 @@ impl Core {
         let mut client = Client { db: waiter.db, proto: waiter.proto, ..Client::default() };
         let mut reply = Reply::new(waiter.proto);
         keys.begin(waiter.db, before.ms());
+        keys.is_tracked = self.server.tracking.is_on();
         keys.has_waited = true;
         let outcome = self.call(keys, &mut client, command, args, config, &mut reply, deliveries);
         keys.has_waited = false;
         exec::follow(keys, &self.server, args);
         self.events(keys, deliveries);
+        if keys.is_tracked {
+            self.invalidate(keys, waiter.client, deliveries);
+            self.broadcast(keys, waiter.client, deliveries);
+        }
         if matches!(outcome, Outcome::Done) {
             *answered = true;
             drop(answered);
@@ -468,20 +560,6 @@ impl Core {
             let gate = std::mem::take(&mut keys.effects.gate);
             self.answer(waiter.core, waiter.client, gate, reply);
         }
-    }
-
-    fn serve_elsewhere(&self, needed: Vec<usize>, waiter: Arc<Waiter>) {
-        drop(omniring::spawn(async move {
-            let Some(core) = Core::current() else {
-                return;
-            };
-            let mut held = core.hold(&needed).await;
-            let config = core.config();
-            let mut deliveries = Vec::new();
-            core.serve(&mut held.keys, &waiter, &config, &mut deliveries);
-            core.serve_ready(&mut held.keys, &config, &mut deliveries);
-            core.deliver(deliveries);
-        }));
     }
 
     fn waiter_shards(&self, waiter: &Waiter) -> Vec<usize> {

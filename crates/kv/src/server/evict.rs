@@ -111,6 +111,7 @@ impl Core {
             }
             let begin = clock::now_us();
             keys.begin(0, begin / 1000);
+            keys.is_tracked = self.server.tracking.is_on();
             let mut has_candidates = true;
             while has_candidates && used() > max && clock::now_us() - begin < SLICE_MICROS {
                 let chosen = self.choose(&mut keys, config);
@@ -124,6 +125,8 @@ impl Core {
             exec::follow_gone(&mut keys, &self.server);
             keys.effects.gate = 0;
             self.events(&mut keys, &mut deliveries);
+            self.invalidate(&mut keys, 0, &mut deliveries);
+            self.broadcast(&mut keys, 0, &mut deliveries);
             self.took(config, "eviction-cycle", clock::now_us() - begin);
             if !has_candidates && used() > max {
                 has_room = self.ask_others();

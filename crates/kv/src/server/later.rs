@@ -37,6 +37,7 @@ pub async fn carry_out(core: &Rc<Core>, conn: &Rc<Conn>, later: Later) {
             }
             return;
         }
+        Later::Listen(words) => core.server.set_and_listen(&words).await,
         Later::Save => core.save_dump().await,
         Later::Reload { save, flush } => core.reload(save, flush).await,
         Later::ReloadLog => {

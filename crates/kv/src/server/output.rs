@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use super::client::ClientInfo;
+use super::pubsub::What;
 use crate::protocol::{Proto, Reply};
 use crate::store::Lsn;
 
@@ -65,10 +67,47 @@ impl Output {
     }
 }
 
-/// A message in the form that `proto` has for those that answer no request.
-pub fn push_message(proto: Proto, words: &[&[u8]]) -> Reply {
+/// A message to a client in the form that `proto` has for those that answer no request; none where it has none.
+pub fn message(proto: Proto, client: &ClientInfo, what: &What) -> Option<Reply> {
     let mut reply = Reply::new(proto);
-    reply.push(words.len());
-    words.iter().for_each(|word| reply.bulk(word));
-    reply
+    match what {
+        What::Published { pattern, channel, message, is_sharded } => {
+            let words: &[&[u8]] = match pattern {
+                Some(pattern) => &[b"pmessage", pattern, channel, message],
+                None if *is_sharded => &[b"smessage", channel, message],
+                None => &[b"message", channel, message],
+            };
+            reply.push(words.len());
+            words.iter().for_each(|word| reply.bulk(word));
+        }
+        What::Invalid { keys, is_redirected } => {
+            if proto == Proto::Resp3 {
+                reply.push(2);
+                reply.bulk(b"invalidate");
+            } else if *is_redirected && client.is_subscribed() {
+                // With RESP2, one who has subscribed gets what it gets as messages.
+                reply.array(3);
+                reply.bulk(b"message");
+                reply.bulk(b"__redis__:invalidate");
+            } else {
+                return None;
+            }
+            match keys {
+                Some(keys) => {
+                    reply.array(keys.len());
+                    keys.iter().for_each(|key| reply.bulk(key));
+                }
+                None => reply.null(),
+            }
+        }
+        What::RedirectionBroken(id) => {
+            if proto == Proto::Resp2 {
+                return None;
+            }
+            reply.push(2);
+            reply.bulk(b"tracking-redir-broken");
+            reply.int(*id as i64);
+        }
+    }
+    Some(reply)
 }

@@ -33,14 +33,33 @@ pub enum Topic {
 pub struct Delivery {
     /// Who gets it.
     pub to: Subscriber,
-    /// The pattern by which it does, if it is one.
-    pub pattern: Option<Vec<u8>>,
-    /// The channel.
-    pub channel: Arc<[u8]>,
-    /// The message.
-    pub message: Arc<[u8]>,
-    /// Whether it is of a channel of shards.
-    pub is_sharded: bool,
+    /// What it says.
+    pub what: What,
+}
+
+/// What a message says.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// What was published on a channel.
+    Published {
+        /// The pattern by which the client gets it, if it is one.
+        pattern: Option<Vec<u8>>,
+        /// The channel.
+        channel: Arc<[u8]>,
+        /// The message.
+        message: Arc<[u8]>,
+        /// Whether it is of a channel of shards.
+        is_sharded: bool,
+    },
+    /// These keys have changed, or all.
+    Invalid {
+        /// The keys.
+        keys: Option<Arc<[Vec<u8>]>>,
+        /// Whether another client has asked that this one be told.
+        is_redirected: bool,
+    },
+    /// The client with that number, which was to be told of changes, has gone.
+    RedirectionBroken(u64),
 }
 
 #[derive(Debug, Default)]
@@ -112,10 +131,12 @@ impl Pubsub {
         let (channel, message): (Arc<[u8]>, Arc<[u8]>) = (channel.into(), message.into());
         let delivery = |to: &Subscriber, pattern: Option<Vec<u8>>| Delivery {
             to: *to,
-            pattern,
-            channel: channel.clone(),
-            message: message.clone(),
-            is_sharded,
+            what: What::Published {
+                pattern,
+                channel: channel.clone(),
+                message: message.clone(),
+                is_sharded,
+            },
         };
         let map = if is_sharded { &registry.shard_channels } else { &registry.channels };
         let direct = map.get(&channel[..]).into_iter().flatten();

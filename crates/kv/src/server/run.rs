@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use omniring::net::{Keepalive, TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+use omniring::net::{TcpStream, UnixListener, UnixStream};
 use omniring::signal::{Signal, SignalKind};
 use omniring::{Engine, Runtime};
 
@@ -26,9 +26,6 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::report;
 use crate::store::{Keys, Shard};
-
-/// Connections that ask for metrics and wait to be accepted, at most.
-const METRICS_BACKLOG: u32 = 16;
 
 /// Why the server did not start.
 #[derive(Debug)]
@@ -120,27 +117,8 @@ pub fn run(
             });
             drop(started.await);
         }
-        let config = server.config();
-        let plain = config.addrs(config.port).into_iter().map(|addr| (addr, None));
-        let with_tls = config.addrs(config.tls_port).into_iter().map(|addr| (addr, tls.clone()));
-        for (addr, tls) in plain.chain(with_tls) {
-            for index in 0..cores {
-                let (server, tls) = (server.clone(), tls.clone());
-                let listening =
-                    omniring::spawn_on(index, move || listen(server, addr, tls, index == 0));
-                match listening.await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return Err(StartError::Listen(addr, error)),
-                    Err(panicked) => panicked.resume(),
-                }
-            }
-            report::notice("listening", &[("addr", &addr), ("tls", &tls.is_some())]);
-        }
-        for addr in config.addrs(config.metrics_port) {
-            let listening = listen_metrics(addr).await;
-            listening.map_err(|error| StartError::Listen(addr, error))?;
-            report::notice("listening for metrics", &[("addr", &addr)]);
-        }
+        let listening = server.begin_to_listen(tls).await;
+        listening.map_err(|why| StartError::Listen(why.addr, why.error))?;
         let path = server.config().unix_socket.clone();
         if !path.as_os_str().is_empty() {
             let listening = listen_unix(server.clone(), &path).await;
@@ -211,98 +189,6 @@ async fn end() {
     Core::stop();
 }
 
-/// Accepts connections on this core: each core has a listener of its own, between which the kernel shares them.
-///
-/// With TLS where there is an acceptor. Core 0 comes first and binds alone, so that an address which another process
-/// listens on is in use, also where that one would share it; then it shares it with the other cores.
-async fn listen(
-    server: Arc<Server>,
-    addr: SocketAddr,
-    tls: Option<tls::Acceptor>,
-    is_first: bool,
-) -> io::Result<()> {
-    let socket = TcpSocket::new_for(addr).await?;
-    socket.set_reuse_address(true)?;
-    if is_first {
-        socket.bind(addr).await?;
-    }
-    if server.shard_count() > 1 {
-        socket.set_reuse_port(true)?;
-    }
-    if !is_first {
-        socket.bind(addr).await?;
-    }
-    let listener = socket.listen(server.config().tcp_backlog).await?;
-    drop(omniring::spawn(accept(server, listener, tls)));
-    Ok(())
-}
-
-/// Listens for who asks for metrics: on core 0.
-async fn listen_metrics(addr: SocketAddr) -> io::Result<()> {
-    let socket = TcpSocket::new_for(addr).await?;
-    socket.set_reuse_address(true)?;
-    socket.bind(addr).await?;
-    let listener = socket.listen(METRICS_BACKLOG).await?;
-    if let Some(core) = Core::current() {
-        drop(omniring::spawn(super::metrics::serve(core, listener)));
-    }
-    Ok(())
-}
-
-async fn accept(server: Arc<Server>, listener: TcpListener, tls: Option<tls::Acceptor>) {
-    let mut incoming = listener.incoming();
-    loop {
-        let Ok(stream) = incoming.next().await else {
-            rest().await;
-            continue;
-        };
-        if let Some(refusal) = refusal(&server, Some(&stream)) {
-            // To a client that speaks TLS nothing can be said before a handshake, which it does not get.
-            let socket = tls.is_none().then(|| Socket::Tcp(stream));
-            refuse(&server, socket, refusal);
-            continue;
-        }
-        // Without it replies wait for the peer's acknowledgement; a peer that has gone shows in the next receive.
-        let _ = stream.set_nodelay(true);
-        let _ = stream.set_keepalive(keepalive(server.config().tcp_keepalive_s));
-        let shown =
-            |addr: io::Result<SocketAddr>| addr.map_or(String::new(), |addr| addr.to_string());
-        let info = ClientInfo {
-            fd: stream.as_raw_fd(),
-            addr: shown(stream.peer_addr()),
-            local_addr: shown(stream.local_addr()),
-            ..ClientInfo::default()
-        };
-        let Some(tls) = tls.clone() else {
-            welcome(&server, Socket::Tcp(stream), info);
-            continue;
-        };
-        let server = server.clone();
-        server.handshakes.fetch_add(1, Ordering::Relaxed);
-        drop(omniring::spawn(async move {
-            let accepted = tls.accept(stream).await;
-            server.handshakes.fetch_sub(1, Ordering::Relaxed);
-            match accepted {
-                Ok(stream) => welcome(&server, Socket::Tls(stream), info),
-                Err(error) => {
-                    let fields: [(&str, &dyn fmt::Display); 2] =
-                        [("addr", &info.addr), ("error", &error)];
-                    report::verbose("no TLS with a client", &fields);
-                }
-            }
-        }));
-    }
-}
-
-/// Questions to a client that is silent for so many seconds, after three of which it counts as gone; 0 for none.
-fn keepalive(seconds: u64) -> Option<Keepalive> {
-    /// What the kernel takes.
-    const SECONDS_MAX: u64 = 32_767;
-    let idle = seconds.min(SECONDS_MAX);
-    let each = Duration::from_secs((idle / 3).max(1));
-    (seconds > 0).then(|| Keepalive::new(Duration::from_secs(idle), each, 3))
-}
-
 /// Accepts connections on a Unix socket, all of them on this core. A socket that nobody listens on is replaced.
 async fn listen_unix(server: Arc<Server>, path: &Path) -> io::Result<()> {
     if UnixStream::connect(path).await.is_ok() {
@@ -344,12 +230,12 @@ async fn listen_unix(server: Arc<Server>, path: &Path) -> io::Result<()> {
 }
 
 /// Too many open files, or the peer has gone already: the next one may do better.
-async fn rest() {
+pub(super) async fn rest() {
     omniring::time::sleep(Duration::from_millis(10)).await;
 }
 
 /// Serves a connection that was accepted on this core.
-fn welcome(server: &Server, socket: Socket, info: ClientInfo) {
+pub(super) fn welcome(server: &Server, socket: Socket, info: ClientInfo) {
     let Some(core) = Core::current() else {
         return;
     };
@@ -364,7 +250,7 @@ fn welcome(server: &Server, socket: Socket, info: ClientInfo) {
 }
 
 /// Tells a client that it is not served, and closes the connection.
-fn refuse(server: &Server, socket: Option<Socket>, refusal: &'static str) {
+pub(super) fn refuse(server: &Server, socket: Option<Socket>, refusal: &'static str) {
     let Some(core) = Core::current() else {
         return;
     };
@@ -378,7 +264,7 @@ fn refuse(server: &Server, socket: Option<Socket>, refusal: &'static str) {
 }
 
 /// Why a client is not served, if it is not.
-fn refusal(server: &Server, stream: Option<&TcpStream>) -> Option<&'static str> {
+pub(super) fn refusal(server: &Server, stream: Option<&TcpStream>) -> Option<&'static str> {
     let config = server.config();
     let handshakes = server.handshakes.load(Ordering::Relaxed);
     if server.clients.count() + handshakes >= config.maxclients {
@@ -400,6 +286,7 @@ impl Core {
     pub(super) async fn leave(self: &Rc<Core>, client: &mut super::Client) {
         crate::command::pubsub::leave(&self.server, client);
         self.server.monitors.remove(client.info.id);
+        self.server.tracking.end(client);
         if !client.watched.is_empty() {
             let mut keys = self.keys.borrow_mut();
             self.server.unwatch(&mut keys, client);

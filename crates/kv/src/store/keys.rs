@@ -9,6 +9,7 @@
 //!   time stands still and deletions are in the log.
 //! - *No empty aggregates*: a command that takes the last element calls [`Keys::drop_if_empty`].
 
+use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -141,6 +142,20 @@ pub enum Written {
     All,
 }
 
+/// What those who follow keys have to forget.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Invalid {
+    /// A key.
+    Key {
+        /// Its name.
+        key: Vec<u8>,
+        /// Whether the command changed it; otherwise its time had come, or memory was short.
+        by_command: bool,
+    },
+    /// All keys.
+    All,
+}
+
 /// What follows from a command, collected while it runs.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -156,6 +171,10 @@ pub struct Effects {
     pub events: Vec<Event>,
     /// Keys, with their databases, that have something for those who wait for them.
     pub ready: Vec<(usize, Vec<u8>)>,
+    /// What those who follow keys have to forget, where there is anybody.
+    pub invalid: Vec<Invalid>,
+    /// Of these, the keys that those who follow prefixes have not been told of; whether a command changed each.
+    pub broadcast: BTreeMap<Vec<u8>, bool>,
     /// Up to which record the disk has to be before the reply is sent.
     pub gate: Lsn,
 }
@@ -170,6 +189,8 @@ pub struct Keys {
     pub limits: Limits,
     /// Which events anybody wants to hear of: `EventClass` bits.
     pub events_wanted: u32,
+    /// Whether anybody follows keys, so as to hear when one changes.
+    pub is_tracked: bool,
     /// How the frequency of use is noted, as LFU policies need; `None`: the time of use is.
     pub lfu: Option<Lfu>,
     /// Whether the client asked that its reads leave no trace of use.
@@ -202,6 +223,7 @@ impl Keys {
             now_ms: 0,
             limits: Limits::default(),
             events_wanted: 0,
+            is_tracked: false,
             lfu: None,
             no_touch: false,
             has_waited: false,
@@ -619,12 +641,18 @@ impl Keys {
         let (db, home) = (self.db, self.home(key));
         self.effects.written.push(Written::Key(home.shard, home.hash));
         self.shard(home.shard).touch(db, key);
+        if self.is_tracked {
+            self.effects.invalid.push(Invalid::Key { key: key.to_vec(), by_command: true });
+        }
     }
 
     /// Says that any key may have changed.
     pub fn changed_all(&mut self) {
         self.effects.dirty += 1;
         self.effects.written.push(Written::All);
+        if self.is_tracked {
+            self.effects.invalid.push(Invalid::All);
+        }
     }
 
     /// An event without a change, or beside one.
@@ -711,6 +739,9 @@ impl Keys {
         self.effects.gone.push((db, key.to_vec()));
         self.effects.written.push(Written::Key(home.shard, home.hash));
         self.shard(home.shard).touch(db, key);
+        if self.is_tracked {
+            self.effects.invalid.push(Invalid::Key { key: key.to_vec(), by_command: false });
+        }
     }
 
     /// The slot of a key that is there and whose time has not come.

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use super::Db;
 use super::db::{Remains, Slot};
+use super::{Db, Tracked};
 use crate::protocol::{OwnedArgs, Proto};
 
 /// A position in the log: records are on the disk up to one. 0 is before the first record.
@@ -120,6 +120,8 @@ pub struct Shard {
     pub saver: Option<Box<dyn Saver>>,
     /// What is left of databases that were emptied, to be dropped by and by.
     pub remains: Vec<Remains>,
+    /// Who has read which of its keys, and is to hear when one changes.
+    pub tracked: Tracked,
     watched: HashMap<(usize, Vec<u8>), Vec<Arc<AtomicBool>>>,
     waiting: HashMap<(usize, Vec<u8>), VecDeque<Arc<Waiter>>>,
     unsynced: Unsynced,
@@ -136,6 +138,7 @@ impl Shard {
             expiry_at: (0, 0),
             saver: None,
             remains: Vec::new(),
+            tracked: Tracked::default(),
             watched: HashMap::new(),
             waiting: HashMap::new(),
             unsynced: Unsynced::default(),

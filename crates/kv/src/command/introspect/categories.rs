@@ -10,7 +10,7 @@ const DANGEROUS: &[&str] =
 const ADMIN: &[&str] = &["lastsave", "role"];
 
 /// Commands of another group that are in `connection`.
-const CONNECTION: &[&str] = &["wait"];
+const CONNECTION: &[&str] = &["asking", "readonly", "readwrite", "wait"];
 
 /// Commands of another group that are in `keyspace`.
 const KEYSPACE: &[&str] = &["dbsize", "flushall", "flushdb", "swapdb"];
@@ -31,6 +31,7 @@ pub(super) fn categories(command: &Command) -> Vec<&'static str> {
         "generic" if name.starts_with("sort") => &["set", "sortedset", "list"],
         "generic" if !CONNECTION.contains(&name) => &["keyspace"],
         "bitmap" => &["bitmap"],
+        "geo" => &["geo"],
         "connection" => &["connection"],
         "hash" => &["hash"],
         "hyperloglog" => &["hyperloglog"],

@@ -26,6 +26,12 @@ const TABLE: &[Row] = &[
             "bitpos",
             "dump",
             "expiretime",
+            "geodist",
+            "geohash",
+            "geopos",
+            "georadius_ro",
+            "georadiusbymember_ro",
+            "geosearch",
             "get",
             "getbit",
             "getrange",
@@ -79,6 +85,7 @@ const TABLE: &[Row] = &[
         &[&["OW", "update"], &["RO", "access"]],
         &[
             "bitop",
+            "geosearchstore",
             "sdiffstore",
             "sunionstore",
             "zdiffstore",
@@ -98,7 +105,7 @@ const TABLE: &[Row] = &[
             "lpop", "migrate", "rpop", "spop", "zmpop", "zpopmax", "zpopmin",
         ],
     ),
-    (&[&["RO", "access"], &["OW", "update"]], &["copy", "sort"]),
+    (&[&["RO", "access"], &["OW", "update"]], &["copy", "georadius", "georadiusbymember", "sort"]),
     (
         &[&["RW", "access", "update"]],
         &[
@@ -144,6 +151,7 @@ const TABLE: &[Row] = &[
         &[
             "expire",
             "expireat",
+            "geoadd",
             "hmset",
             "hset",
             "lset",
