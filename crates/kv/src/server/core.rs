@@ -150,6 +150,21 @@ impl Core {
         self.config_version.get() != self.server.config_version.load(Ordering::Acquire)
     }
 
+    /// Replaces settings that are not those of [`Core::config`] any more.
+    #[inline]
+    pub fn refresh(&self, config: &mut Arc<Config>) {
+        if self.has_new_config() || !Arc::ptr_eq(config, &self.config.borrow()) {
+            *config = self.config();
+        }
+    }
+
+    /// Counts a send.
+    pub fn count_write(&self, len: usize) {
+        let stats = self.server.stats.core(self.index);
+        stats.writes.add(1);
+        stats.output.add(len as u64);
+    }
+
     /// Looks at the clock: microseconds since 1970.
     pub fn look_at_clock(&self) -> u64 {
         let now = clock::now_us();
