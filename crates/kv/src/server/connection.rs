@@ -445,6 +445,8 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
         let mut ahead = 1;
         let mut input: &[u8] = lease.as_ref().map_or(&[], |lease| lease.deref());
         let mut wait: Option<(Wait, OwnedArgs)> = None;
+        let mut is_ahead = false;
+        let mut has_failed = false;
         if !input.is_empty() {
             client.info.last_ms.store(core.recent_us() / 1000, Ordering::Relaxed);
             let mut reply = conn.reply.borrow_mut();
@@ -459,6 +461,7 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
             };
             if ahead == 0 {
                 ahead = core.look_ahead(client.db, parser.next_bytes(input)).max(1);
+                is_ahead = true;
             }
             ahead -= 1;
             let args: Args<'_> = match parser.next(&mut input, bounds) {
@@ -467,7 +470,8 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
                 Err(error) => {
                     core.server.stats.core(core.index).errors.add(1);
                     conn.reply.borrow_mut().error(&Error::of(format!("ERR {error}")));
-                    return;
+                    has_failed = true;
+                    break;
                 }
             };
             if core.has_new_config() {
@@ -479,6 +483,12 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
                 input = &[];
                 wait = Some((what, args));
             }
+        }
+        if is_ahead {
+            core.keys.borrow_mut().forget_expected();
+        }
+        if has_failed {
+            return;
         }
         lease = None;
         if let Some((what, args)) = wait {

@@ -46,8 +46,6 @@ pub struct Core {
     now_us: Cell<u64>,
     /// Memory of replies that were sent, for the next ones.
     spare: RefCell<Vec<Vec<u8>>>,
-    /// Hashes of keys that are being looked ahead at: kept for its memory.
-    pub(super) ahead: RefCell<Vec<u64>>,
 }
 
 /// A shard on its way. Wherever it is dropped, it goes home.
@@ -108,7 +106,6 @@ impl Core {
             gated: RefCell::default(),
             now_us: Cell::new(clock::now_us()),
             spare: RefCell::default(),
-            ahead: RefCell::default(),
             server,
         });
         core.config();
