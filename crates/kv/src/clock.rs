@@ -1,6 +1,6 @@
 //! The time, read in one place.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Milliseconds since 1970, by the wall clock.
 pub fn now_ms() -> u64 {
@@ -9,5 +9,6 @@ pub fn now_ms() -> u64 {
 
 /// Microseconds since 1970, by the wall clock.
 pub fn now_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_micros() as u64
+    let now = clock_gettime(ClockId::Realtime);
+    u64::try_from(now.tv_sec * 1_000_000 + now.tv_nsec / 1000).unwrap_or(0)
 }

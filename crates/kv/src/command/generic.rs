@@ -356,9 +356,8 @@ fn flush(call: &mut Call<'_>, args: Args<'_>, all: bool) -> Answer {
         false => call.keys.clear(call.keys.db()),
     };
     if bytes >= MANY && !args.is(1, "async") {
-        // Otherwise the allocator keeps it for what comes next, since it lies below something that is in use. It takes
-        // about as long as removing the keys did.
-        omniring::os::trim_heap();
+        // Otherwise the allocator keeps it for what comes next, since it lies below something that is in use.
+        call.keys.shards().for_each(|shard| shard.gives_back = true);
     }
     call.keys.changed_all();
     call.reply.ok();

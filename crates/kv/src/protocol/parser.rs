@@ -197,6 +197,19 @@ impl Progress {
     /// Reads on in the bytes of the request, of which `source` has all so far; whether it is complete. With
     /// `filling` set, the bytes from `at` on belong to the long word.
     fn advance(&mut self, source: &[u8], bounds: Bounds) -> Result<bool, ProtocolError> {
+        let is_new = self.at == 0 && self.to_come.is_none();
+        if is_new && !bounds.stranger && bounds.word_max >= LONG as i64 {
+            if let Some(len) = whole_request(source, &mut self.spans) {
+                self.at = len;
+                return Ok(true);
+            }
+            self.spans.clear();
+        }
+        self.advance_by_parts(source, bounds)
+    }
+
+    /// The same in general.
+    fn advance_by_parts(&mut self, source: &[u8], bounds: Bounds) -> Result<bool, ProtocolError> {
         loop {
             if self.filling.is_some() {
                 return Ok(false);
@@ -331,9 +344,44 @@ impl Progress {
     }
 }
 
+/// Reads a request as most are, complete and of short words: where they lie, and the bytes of the request. `None` of
+/// any other; `spans` may hold some words then.
+fn whole_request(source: &[u8], spans: &mut Vec<Span>) -> Option<usize> {
+    if source.first() != Some(&b'*') {
+        return None;
+    }
+    let (count, mut at) = short_length(source)?;
+    for _ in 0..count {
+        let line = source.get(at..)?;
+        if line.first() != Some(&b'$') {
+            return None;
+        }
+        let (len, head) = short_length(line)?;
+        let start = at + head;
+        let end = start + len as usize;
+        at = end + 2;
+        if len >= LONG as i64 || at > source.len() {
+            return None;
+        }
+        spans.push(Span::Inline { start: start as u32, end: end as u32 });
+    }
+    Some(at)
+}
+
 /// The number in a line of a letter and one to five digits, and the bytes of the line: `None` of any other line.
-#[inline]
+#[inline(always)]
 fn short_length(line: &[u8]) -> Option<(i64, usize)> {
+    // One and two digits are by far the most frequent.
+    match *line {
+        [_, one @ b'1'..=b'9', b'\r', _, ..] => Some((i64::from(one - b'0'), 4)),
+        [_, ten @ b'1'..=b'9', one @ b'0'..=b'9', b'\r', _, ..] => {
+            Some((i64::from(ten - b'0') * 10 + i64::from(one - b'0'), 5))
+        }
+        _ => longer_length(line),
+    }
+}
+
+fn longer_length(line: &[u8]) -> Option<(i64, usize)> {
     let first = line.get(1)?.wrapping_sub(b'0');
     // What begins with 0 is 0, or for others to judge.
     if !(1..=9).contains(&first) {

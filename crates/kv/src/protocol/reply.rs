@@ -270,6 +270,12 @@ impl Reply {
         (std::mem::take(&mut self.bytes), std::mem::take(&mut self.shared))
     }
 
+    /// Puts what was taken back; nothing was written since.
+    pub fn put_back(&mut self, bytes: Vec<u8>, shared: Shared) {
+        debug_assert!(self.is_empty(), "replies stay in their order");
+        (self.bytes, self.shared) = (bytes, shared);
+    }
+
     /// All bytes in one piece, for tests and small replies.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.len());

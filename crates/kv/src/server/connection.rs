@@ -1,18 +1,24 @@
-//! A connection: one task reads requests and has them carried out, one sends what is to be sent.
+//! A connection: one task reads requests, has them carried out and sends their replies; another sends what has to
+//! wait, or has to be awaited.
+//!
+//! Invariant, *one sender*: bytes of replies are handed to the socket either by the reader, while nothing is queued
+//! and the writer does nothing, or by the writer, after it has taken over what the reader began.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::Deref;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use omniring::OpFuture;
 use omniring::buf::IoBufExt;
 use omniring::net::{Lease, TcpStream, UnixStream};
+use omniring_driver::ops;
 
 use super::blocking::{Unblock, write_null};
 use super::client::{ClientInfo, state};
@@ -22,12 +28,19 @@ use super::output::Output;
 use super::signal::Signal;
 use super::{Client, later, tls};
 use crate::command::Null;
+use crate::config::Config;
 use crate::error::Error;
 use crate::protocol::{Args, Bounds, Length, OwnedArgs, Parser, Proto, Reply};
 use crate::store::{Lsn, Waiter};
 
 /// With more than this many bytes to be sent, a client's further requests wait.
 const OUTPUT_MAX: usize = 1024 * 1024;
+
+/// Replies of at most so many bytes are sent by the reader.
+const SENT_BY_READER_MAX: usize = 16 * 1024;
+
+/// Memory of at most so many bytes is kept with a connection for its next replies.
+const KEPT_MAX: usize = 1024;
 
 /// How long a connection that is to be closed may take to receive its last replies.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -64,11 +77,21 @@ impl Deref for Received {
 }
 
 impl Socket {
-    async fn recv(&self) -> io::Result<Received> {
+    /// The next bytes, none at the end.
+    fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<Received>> {
+        Poll::Ready(match self {
+            Socket::Tcp(stream) => ready!(pin!(stream.recv()).poll(cx)).map(Received::Lease),
+            Socket::Tls(stream) => ready!(stream.poll_recv(cx)).map(Received::Bytes),
+            Socket::Unix(stream) => ready!(pin!(stream.recv()).poll(cx)).map(Received::Lease),
+        })
+    }
+
+    /// Sends what the socket takes of these bytes, where that is one op.
+    fn send(&self, bytes: Vec<u8>) -> Result<Sending, Vec<u8>> {
         match self {
-            Socket::Tcp(stream) => stream.recv().await.map(Received::Lease),
-            Socket::Tls(stream) => stream.recv().await.map(Received::Bytes),
-            Socket::Unix(stream) => stream.recv().await.map(Received::Lease),
+            Socket::Tcp(stream) => Ok(stream.send(bytes)),
+            Socket::Unix(stream) => Ok(stream.send(bytes)),
+            Socket::Tls(_) => Err(bytes),
         }
     }
 
@@ -96,6 +119,9 @@ impl Socket {
     }
 }
 
+/// A send in flight.
+type Sending = OpFuture<ops::Send<Vec<u8>>>;
+
 /// What a connection's tasks, and others, have of it.
 pub struct Conn {
     /// What others see of the client.
@@ -107,6 +133,10 @@ pub struct Conn {
     output: RefCell<Output>,
     /// Messages that are to follow a reply which does not leave yet.
     held_back: RefCell<Option<Vec<(Lsn, Reply)>>>,
+    /// What the reader has begun to send, and how many bytes that is.
+    sending: RefCell<Option<(Sending, usize)>>,
+    /// Whether the writer sends.
+    is_writing: Cell<bool>,
     socket: Socket,
     writer: Signal,
     reader: Signal,
@@ -154,6 +184,104 @@ impl Conn {
         }
         drop(reply);
         self.queued();
+    }
+
+    /// Sends the replies of requests that have been carried out, where that needs no waiting, or queues them. For the
+    /// reader, which is woken where more has to be done about it.
+    fn answer(&self, config: &Config, cx: &mut Context<'_>) {
+        let is_idle = self.poll_sending(cx);
+        let mut reply = self.reply.borrow_mut();
+        if reply.is_empty() && !reply.has_memory() {
+            return;
+        }
+        if !is_idle
+            || self.is_writing.get()
+            || self.output.borrow().queued() > 0
+            || reply.is_empty()
+            || reply.len() > SENT_BY_READER_MAX
+            || self.is_closing()
+            || self.reply_gate.get() > self.core.server.synced()
+            || config.is_output_too_large(&self.info, reply.len())
+        {
+            drop(reply);
+            return self.flush();
+        }
+        let mut bytes = match reply.take() {
+            (bytes, shared) if shared.is_empty() => bytes,
+            (bytes, shared) => {
+                reply.put_back(bytes, shared);
+                drop(reply);
+                return self.flush();
+            }
+        };
+        drop(reply);
+        let len = bytes.len();
+        if len <= KEPT_MAX / 4 && bytes.capacity() > KEPT_MAX {
+            let small = bytes[..].to_vec();
+            self.core.give_spare(std::mem::replace(&mut bytes, small));
+        }
+        match self.socket.send(bytes) {
+            Ok(send) => {
+                self.reply_gate.set(0);
+                self.core.count_write(len);
+                *self.sending.borrow_mut() = Some((send, len));
+                self.poll_sending(cx);
+            }
+            Err(bytes) => {
+                self.reply.borrow_mut().put_back(bytes, Vec::new());
+                self.flush();
+            }
+        }
+    }
+
+    /// Looks at what the reader has begun to send: whether there is no such thing any more.
+    fn poll_sending(&self, cx: &mut Context<'_>) -> bool {
+        let mut sending = self.sending.borrow_mut();
+        let Some((send, len)) = &mut *sending else {
+            return true;
+        };
+        // Of a small one that the socket takes as a whole nobody needs to hear before the next request.
+        let polled = if *len <= KEPT_MAX {
+            send.poll_quietly(cx, *len as i32)
+        } else {
+            Pin::new(send).poll(cx)
+        };
+        let Poll::Ready((result, bytes)) = polled else {
+            return false;
+        };
+        *sending = None;
+        drop(sending);
+        self.sent(result, bytes);
+        true
+    }
+
+    /// A send that the reader began has ended so.
+    fn sent(&self, result: io::Result<usize>, mut bytes: Vec<u8>) {
+        match result {
+            Ok(count) if count == bytes.len() => {
+                if bytes.capacity() > KEPT_MAX {
+                    return self.core.give_spare(bytes);
+                }
+                bytes.clear();
+                let mut reply = self.reply.borrow_mut();
+                if !reply.has_memory() {
+                    reply.set_memory(bytes);
+                }
+            }
+            Ok(count) if count > 0 => {
+                let rest = bytes.split_off(count);
+                self.output.borrow_mut().push_front(rest);
+                self.queued();
+            }
+            _ => self.kill(),
+        }
+    }
+
+    /// Leaves to the writer what the reader has begun to send: the reader is about to wait for something else.
+    fn hand_over(&self) {
+        if self.sending.borrow().is_some() {
+            self.writer.set();
+        }
     }
 
     /// Queues a message that answers no request of the moment.
@@ -265,6 +393,19 @@ impl Conn {
         true
     }
 
+    /// The next bytes from the client, none at the end. What the reader has begun to send is seen to meanwhile.
+    async fn recv(&self) -> io::Result<Received> {
+        let mut is_first = true;
+        poll_fn(|cx| {
+            // It has just been looked at when this is polled first.
+            if !std::mem::take(&mut is_first) {
+                self.poll_sending(cx);
+            }
+            self.socket.poll_recv(cx)
+        })
+        .await
+    }
+
     /// Waits until the wait for a key is over, or the client has gone; whether it is there. What it sends meanwhile
     /// is left where it is.
     pub async fn until_unblocked(&self) -> bool {
@@ -288,6 +429,8 @@ pub async fn serve(core: Rc<Core>, socket: Socket, info: Arc<ClientInfo>) {
         reply_gate: Cell::new(0),
         output: RefCell::default(),
         held_back: RefCell::default(),
+        sending: RefCell::default(),
+        is_writing: Cell::new(false),
         socket: socket.clone(),
         writer: Signal::default(),
         reader: Signal::default(),
@@ -318,16 +461,23 @@ pub async fn serve(core: Rc<Core>, socket: Socket, info: Arc<ClientInfo>) {
 async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
     let mut parser = Parser::default();
     let mut lease: Option<Received> = None;
+    let mut config = core.config();
     while !conn.is_closing() {
-        let mut config = core.config();
+        core.refresh(&mut config);
         core.look_at_clock();
-        // How many of the next requests have been looked ahead at.
-        let mut ahead = 0;
+        // How many of the next requests have been looked ahead at: of the first, which is often the only one, nothing
+        // is gained by it.
+        let mut ahead = 1;
         let mut input: &[u8] = lease.as_ref().map_or(&[], |lease| lease.deref());
         let mut wait: Option<(Wait, OwnedArgs)> = None;
+        let mut is_ahead = false;
+        let mut has_failed = false;
         if !input.is_empty() {
             client.info.last_ms.store(core.recent_us() / 1000, Ordering::Relaxed);
-            conn.reply.borrow_mut().set_memory(core.spare());
+            let mut reply = conn.reply.borrow_mut();
+            if !reply.has_memory() {
+                reply.set_memory(core.spare());
+            }
         }
         while wait.is_none() && !conn.is_closing() {
             let bounds = Bounds {
@@ -336,6 +486,7 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
             };
             if ahead == 0 {
                 ahead = core.look_ahead(client.db, parser.next_bytes(input)).max(1);
+                is_ahead = true;
             }
             ahead -= 1;
             let args: Args<'_> = match parser.next(&mut input, bounds) {
@@ -344,7 +495,8 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
                 Err(error) => {
                     core.server.stats.core(core.index).errors.add(1);
                     conn.reply.borrow_mut().error(&Error::of(format!("ERR {error}")));
-                    return;
+                    has_failed = true;
+                    break;
                 }
             };
             if core.has_new_config() {
@@ -357,12 +509,19 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
                 wait = Some((what, args));
             }
         }
-        // Others who waited for what the last command has made are served before its reply leaves.
-        if !matches!(wait, Some((Wait::Others(_), _))) {
-            conn.flush();
+        if is_ahead {
+            core.keys.borrow_mut().forget_expected();
+        }
+        if has_failed {
+            return;
         }
         lease = None;
         if let Some((what, args)) = wait {
+            conn.hand_over();
+            // Others who waited for what the last command has made are served before its reply leaves.
+            if !matches!(what, Wait::Others(_)) {
+                conn.flush();
+            }
             // In memory of its own: it is large, and most clients are not in there.
             let is_there = Box::pin(carry_out(core, conn, client, &mut parser, what, args));
             if !is_there.await {
@@ -370,20 +529,26 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
             }
             continue;
         }
-        client.info.input.store(parser.kept(), Ordering::Relaxed);
-        if parser.kept() > config.client_query_buffer_limit {
+        let kept = parser.kept();
+        client.info.input.store(kept, Ordering::Relaxed);
+        if kept > config.client_query_buffer_limit {
             return;
         }
-        if let Some(log) = core.server.persistence.log() {
+        if let Some(log) = core.server.persistence.log()
+            && log.is_congested()
+        {
+            conn.hand_over();
+            conn.flush();
             log.room().await;
         }
+        poll_fn(|cx| Poll::Ready(conn.answer(&config, cx))).await;
         while conn.output.borrow().queued() > OUTPUT_MAX && !conn.is_closing() {
             conn.reader.wait().await;
         }
         if conn.is_closing() {
             return;
         }
-        match conn.socket.recv().await {
+        match conn.recv().await {
             Ok(bytes) if !bytes.is_empty() => {
                 let stats = core.server.stats.core(core.index);
                 stats.reads.add(1);
@@ -428,8 +593,7 @@ async fn carry_out(
                 let is_there = poll_fn(|cx| {
                     // What the client sends is read, so that its end is seen.
                     if parser.kept() < OUTPUT_MAX {
-                        let mut recv = pin!(conn.socket.recv());
-                        while let Poll::Ready(received) = recv.as_mut().poll(cx) {
+                        while let Poll::Ready(received) = conn.socket.poll_recv(cx) {
                             match received {
                                 Ok(bytes) if !bytes.is_empty() => parser.keep(&bytes),
                                 _ => {
@@ -437,7 +601,6 @@ async fn carry_out(
                                     break;
                                 }
                             }
-                            recv.set(conn.socket.recv());
                             if parser.kept() >= OUTPUT_MAX {
                                 break;
                             }
@@ -484,6 +647,15 @@ async fn carry_out(
 /// Sends what is to be sent.
 async fn write(core: Rc<Core>, conn: Rc<Conn>) {
     loop {
+        let begun = conn.sending.borrow_mut().take();
+        if let Some((mut send, len)) = begun {
+            conn.is_writing.set(true);
+            match in_time(&conn, &mut send).await {
+                Ok((result, bytes)) => conn.sent(result, bytes),
+                Err(_) => conn.sent(Ok(0), Vec::with_capacity(len)),
+            }
+            continue;
+        }
         let replies = conn.output.borrow_mut().take(core.server.synced());
         let Some(mut replies) = replies else {
             let is_gated = conn.output.borrow().queued() > 0;
@@ -497,18 +669,14 @@ async fn write(core: Rc<Core>, conn: Rc<Conn>) {
                     continue;
                 }
             }
+            conn.is_writing.set(false);
             conn.writer.wait().await;
             continue;
         };
-        let stats = core.server.stats.core(core.index);
-        stats.writes.add(1);
-        stats.output.add(replies.len() as u64);
-        let sent = send(&core, &conn.socket, &mut replies);
-        let result = if conn.is_closing() {
-            omniring::time::timeout(FAREWELL, sent).await.unwrap_or_else(|late| Err(late.into()))
-        } else {
-            sent.await
-        };
+        conn.is_writing.set(true);
+        core.count_write(replies.len());
+        let sent = pin!(send(&core, &conn.socket, &mut replies));
+        let result = in_time(&conn, sent).await.and_then(|result| result);
         if result.is_err() {
             conn.kill();
         }
@@ -524,6 +692,14 @@ async fn write(core: Rc<Core>, conn: Rc<Conn>) {
         stream.end().await;
     }
     conn.socket.shutdown().await;
+}
+
+/// Waits for a send: for a bounded time, if the connection is to be closed after it.
+async fn in_time<F: Future + Unpin>(conn: &Conn, send: F) -> io::Result<F::Output> {
+    if conn.is_closing() {
+        return Ok(omniring::time::timeout(FAREWELL, send).await?);
+    }
+    Ok(send.await)
 }
 
 /// Sends replies: bytes, and the values that lie between them.

@@ -61,8 +61,6 @@ pub struct Core {
     gave_way_us: Cell<u64>,
     /// Memory of replies that were sent, for the next ones.
     spare: RefCell<Vec<Vec<u8>>>,
-    /// Hashes of keys that are being looked ahead at: kept for its memory.
-    pub(super) ahead: RefCell<Vec<u64>>,
 }
 
 /// A shard on its way. Wherever it is dropped, it goes home.
@@ -127,7 +125,6 @@ impl Core {
             is_dropping: Cell::new(false),
             gave_way_us: Cell::new(0),
             spare: RefCell::default(),
-            ahead: RefCell::default(),
             server,
         });
         core.config();
@@ -168,6 +165,21 @@ impl Core {
     #[inline]
     pub fn has_new_config(&self) -> bool {
         self.config_version.get() != self.server.config_version.load(Ordering::Acquire)
+    }
+
+    /// Replaces settings that are not those of [`Core::config`] any more.
+    #[inline]
+    pub fn refresh(&self, config: &mut Arc<Config>) {
+        if self.has_new_config() || !Arc::ptr_eq(config, &self.config.borrow()) {
+            *config = self.config();
+        }
+    }
+
+    /// Counts a send.
+    pub fn count_write(&self, len: usize) {
+        let stats = self.server.stats.core(self.index);
+        stats.writes.add(1);
+        stats.output.add(len as u64);
     }
 
     /// Looks at the clock: microseconds since 1970.

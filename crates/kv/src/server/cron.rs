@@ -95,7 +95,9 @@ impl Core {
     fn drop_remains(self: &Rc<Core>) {
         let has_some = {
             let mut keys = self.keys.borrow_mut();
-            keys.has(self.index) && !keys.shard(self.index).remains.is_empty()
+            let is_here = keys.has(self.index);
+            let shard = is_here.then(|| keys.shard(self.index));
+            shard.is_some_and(|shard| !shard.remains.is_empty() || shard.gives_back)
         };
         if !has_some || self.is_dropping.replace(true) {
             return;
@@ -115,7 +117,8 @@ impl Core {
         if !keys.has(self.index) {
             return false;
         }
-        let remains = &mut keys.shard(self.index).remains;
+        let shard = keys.shard(self.index);
+        let remains = &mut shard.remains;
         let until = omniring::time::now() + DROP_SLICE;
         while let Some(last) = remains.last_mut() {
             if !last.drop_some(DROP_STEP) {
@@ -125,7 +128,11 @@ impl Core {
                 break;
             }
         }
-        !remains.is_empty()
+        let has_more = !remains.is_empty();
+        if !has_more && std::mem::take(&mut shard.gives_back) {
+            omniring::os::trim_heap();
+        }
+        has_more
     }
 
     /// Notes how much memory the shard takes, and removes keys where that is too much.

@@ -19,7 +19,7 @@ use crate::command::{self, Call, Command, KeySpec, Later, Outcome, Run, flag};
 use crate::config::Config;
 use crate::error::Error;
 use crate::protocol::{Args, OwnedArgs, Reply, second_words};
-use crate::store::{EventClass, Keys, Waiter, hash_of, shard_of};
+use crate::store::{EventClass, Keys, Waiter, shard_of};
 
 /// Requests of a batch whose keys are looked ahead at together.
 const LOOK_AHEAD: usize = 32;
@@ -89,13 +89,14 @@ impl Core {
 
     /// Prepares for the keys of the requests at the begin of `input`, `LOOK_AHEAD` at most; for how many.
     pub fn look_ahead(&self, db: usize, input: &[u8]) -> usize {
-        let mut hashes = self.ahead.borrow_mut();
-        hashes.clear();
-        second_words(input, LOOK_AHEAD, |key| hashes.push(hash_of(key)));
-        let count = hashes.len();
-        if count > 1 {
-            self.keys.borrow_mut().prepare(db, &mut hashes, self.index);
-        }
+        let mut keys = self.keys.borrow_mut();
+        keys.forget_expected();
+        let mut count = 0;
+        second_words(input, LOOK_AHEAD, |key| {
+            count += 1;
+            keys.expect(key);
+        });
+        keys.prepare(db, self.index);
         count
     }
 
@@ -148,6 +149,9 @@ impl Core {
             }
             Outcome::Later(later) => Some(Wait::Later(later)),
         };
+        if keys.effects.ready.is_empty() && deliveries.is_empty() {
+            return wait;
+        }
         let others = self.serve_ready(keys, config, &mut deliveries);
         self.follow_up(conn, others, deliveries, wait)
     }
@@ -324,11 +328,14 @@ impl Core {
         client: &mut Client,
         args: Args<'_>,
     ) -> Result<&'static Command, Error> {
-        let command = match client.last_command.filter(|last| last.is_called_by(args)) {
-            Some(last) => last,
-            None => command::resolve(args)?,
+        let command = match client.last_command {
+            Some(last) if last.is_called_by(args) => last,
+            _ => {
+                let command = command::resolve(args)?;
+                client.last_command = Some(command);
+                command
+            }
         };
-        client.last_command = Some(command);
         if command.has(flag::REFUSED) {
             return Err(command::refusal(command));
         }
@@ -396,7 +403,9 @@ impl Core {
         self.begins(client, command);
         let outcome = self.call(keys, client, command, args, config, reply, deliveries);
         exec::follow(keys, &self.server, args);
-        self.events(keys, deliveries);
+        if !keys.effects.events.is_empty() {
+            self.events(keys, deliveries);
+        }
         if keys.is_tracked {
             self.invalidate(keys, client.info.id, deliveries);
             self.broadcast(keys, client.info.id, deliveries);
@@ -407,7 +416,7 @@ impl Core {
             let micros = self.look_at_clock().saturating_sub(before.0);
             self.account(config, &client.info, command, args, micros);
         }
-        if !matches!(outcome, Outcome::Later(Later::Exec)) {
+        if self.server.monitors.count() > 0 && !matches!(outcome, Outcome::Later(Later::Exec)) {
             self.monitor(client, command, args);
         }
         outcome

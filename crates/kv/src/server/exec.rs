@@ -33,7 +33,15 @@ pub fn call(
 }
 
 /// Logs what a command changed, and notes what its reply has to wait for. `args` are its words.
+#[inline]
 pub fn follow(keys: &mut Keys, server: &Server, args: Args<'_>) {
+    if keys.effects.dirty == 0 && keys.effects.gone.is_empty() {
+        return;
+    }
+    follow_changes(keys, server, args);
+}
+
+fn follow_changes(keys: &mut Keys, server: &Server, args: Args<'_>) {
     follow_gone(keys, server);
     let effects = &mut keys.effects;
     if effects.dirty == 0 {

@@ -36,8 +36,10 @@ impl Core {
             let is_secret = |index| is_secret(command, args, index);
             self.server.slowlog.add(client, args, is_secret, when, config.slowlog_len);
         }
-        let kind = if command.has(flag::FAST) { "fast-command" } else { "command" };
-        self.took(config, kind, micros);
+        if config.latency_threshold_ms > 0 {
+            let kind = if command.has(flag::FAST) { "fast-command" } else { "command" };
+            self.took(config, kind, micros);
+        }
     }
 
     /// Notes that something of a kind has taken that long.

@@ -41,6 +41,14 @@ impl Output {
         }
     }
 
+    /// Puts bytes before everything else, which are the rest of some that were taken and partly sent.
+    pub fn push_front(&mut self, bytes: Vec<u8>) {
+        let mut replies = Reply::default();
+        replies.put_back(bytes, Vec::new());
+        self.queued += replies.len();
+        self.chunks.push_front(Chunk { gate: 0, replies });
+    }
+
     /// Takes the replies that may leave now that the disk is up to `synced`.
     pub fn take(&mut self, synced: Lsn) -> Option<Reply> {
         if self.chunks.front()?.gate > synced {

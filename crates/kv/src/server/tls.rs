@@ -7,7 +7,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use omniring::buf::IoBuf;
@@ -115,16 +115,13 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Receives bytes, none at the end. Dropped before it is done, it loses nothing.
-    pub async fn recv(&self) -> io::Result<Vec<u8>> {
-        poll_fn(|cx| {
-            let mut tls = self.tls.borrow_mut();
-            let mut tls = Pin::new(&mut *tls);
-            let bytes = ready!(tls.as_mut().poll_fill_buf(cx))?.to_vec();
-            tls.consume(bytes.len());
-            Poll::Ready(Ok(bytes))
-        })
-        .await
+    /// Receives bytes, none at the end.
+    pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
+        let mut tls = self.tls.borrow_mut();
+        let mut tls = Pin::new(&mut *tls);
+        let bytes = ready!(tls.as_mut().poll_fill_buf(cx))?.to_vec();
+        tls.consume(bytes.len());
+        Poll::Ready(Ok(bytes))
     }
 
     /// Sends all bytes.

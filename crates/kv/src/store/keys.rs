@@ -205,6 +205,20 @@ pub struct Keys {
     pub effects: Effects,
     /// The key that was looked for last and its hash: a command mostly goes on with the same one.
     last: (Vec<u8>, u64),
+    /// Keys that are likely to be looked for next, in order of their addresses.
+    expected: Vec<Expected>,
+    /// Which of them is the next.
+    next_expected: usize,
+    /// Hashes of those that are brought nearer: kept for its memory.
+    near: Vec<u64>,
+}
+
+/// A key in a request that has not been carried out yet: where its bytes lie, and its hash.
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    start: usize,
+    len: usize,
+    hash: u64,
 }
 
 /// Where a key belongs, and its hash.
@@ -231,6 +245,9 @@ impl Keys {
             keeps_expired: false,
             effects: Effects::default(),
             last: (Vec::new(), hash_of(&[])),
+            expected: Vec::new(),
+            next_expected: 0,
+            near: Vec::new(),
         }
     }
 
@@ -827,7 +844,13 @@ impl Keys {
     }
 
     /// Where a key belongs. Of the same key as the last time it is known.
+    #[inline]
     fn home(&mut self, key: &[u8]) -> Home {
+        if !self.expected.is_empty()
+            && let Some(hash) = self.expected_hash(key)
+        {
+            return Home { shard: shard_of_hash(hash, self.shards.len()), hash };
+        }
         let (last, hash) = &mut self.last;
         if last != key {
             last.clear();
@@ -837,24 +860,48 @@ impl Keys {
         Home { shard: shard_of_hash(*hash, self.shards.len()), hash: *hash }
     }
 
-    /// Brings keys of a database that are likely to be looked for soon nearer to the processor. Those of shards which
-    /// are not at hand are none of its business.
-    pub fn prepare(&mut self, db: usize, hashes: &mut Vec<u64>, index: usize) {
-        let count = self.shards.len();
-        if count > 1 {
-            hashes.retain(|&hash| shard_of_hash(hash, count) == index);
-        }
-        if let Some(shard) = &self.shards[index] {
-            shard.dbs[db].touch(hashes);
-        }
+    /// Notes that a key is likely to be looked for soon, as these very bytes: they have to stay where they are until
+    /// [`Keys::forget_expected`]. Later ones lie behind earlier ones.
+    pub fn expect(&mut self, key: &[u8]) {
+        let (start, len) = (key.as_ptr().addr(), key.len());
+        self.expected.push(Expected { start, len, hash: hash_of(key) });
     }
 
-    /// Says that a key whose hash the caller has will be looked for, so that it need not be computed again.
-    pub fn expect(&mut self, key: &[u8], hash: u64) {
-        debug_assert_eq!(hash, hash_of(key), "the hash is the key's");
-        self.last.0.clear();
-        self.last.0.extend_from_slice(key);
-        self.last.1 = hash;
+    /// The bytes that were expected may go.
+    pub fn forget_expected(&mut self) {
+        self.expected.clear();
+        self.next_expected = 0;
+    }
+
+    /// The hash of a key that was expected.
+    #[inline]
+    fn expected_hash(&mut self, key: &[u8]) -> Option<u64> {
+        let start = key.as_ptr().addr();
+        let next = loop {
+            let next = self.expected.get(self.next_expected)?;
+            if next.start >= start {
+                break next;
+            }
+            self.next_expected += 1;
+        };
+        if next.start != start || next.len != key.len() {
+            return None;
+        }
+        debug_assert_eq!(next.hash, hash_of(key), "expected keys stay where they are");
+        Some(next.hash)
+    }
+
+    /// Brings the expected keys of a database that lie in this shard nearer to the processor, if it is at hand.
+    pub fn prepare(&mut self, db: usize, index: usize) {
+        let count = self.shards.len();
+        let hashes = self.expected.iter().map(|expected| expected.hash);
+        self.near.clear();
+        self.near.extend(hashes.filter(|&hash| count == 1 || shard_of_hash(hash, count) == index));
+        if self.near.len() > 1
+            && let Some(shard) = &self.shards[index]
+        {
+            shard.dbs[db].touch(&self.near);
+        }
     }
 
     fn table_at(&mut self, home: Home) -> &mut Db {

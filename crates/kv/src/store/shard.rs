@@ -120,6 +120,8 @@ pub struct Shard {
     pub saver: Option<Box<dyn Saver>>,
     /// What is left of databases that were emptied, to be dropped by and by.
     pub remains: Vec<Remains>,
+    /// Whether memory is given back to the system when they are dropped.
+    pub gives_back: bool,
     /// Who has read which of its keys, and is to hear when one changes.
     pub tracked: Tracked,
     watched: HashMap<(usize, Vec<u8>), Vec<Arc<AtomicBool>>>,
@@ -138,6 +140,7 @@ impl Shard {
             expiry_at: (0, 0),
             saver: None,
             remains: Vec::new(),
+            gives_back: false,
             tracked: Tracked::default(),
             watched: HashMap::new(),
             waiting: HashMap::new(),

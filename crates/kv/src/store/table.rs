@@ -107,11 +107,17 @@ impl<L: Layout> Table<L> {
         if self.directory.is_empty() {
             return;
         }
-        let segment = |hash: u64| &self.segments[self.directory[self.position(hash)]];
         let mut sum = 0;
-        hashes.iter().for_each(|&hash| sum ^= segment(hash).touch());
-        hashes.iter().for_each(|&hash| sum ^= segment(hash).touch_bucket(hash));
-        hashes.iter().for_each(|&hash| sum ^= segment(hash).touch_entry(hash));
+        for hashes in hashes.chunks(16) {
+            let mut segments = [&self.segments[self.directory[0]]; 16];
+            for (segment, &hash) in segments.iter_mut().zip(hashes) {
+                *segment = &self.segments[self.directory[self.position(hash)]];
+            }
+            let all = || segments.iter().zip(hashes);
+            all().for_each(|(segment, _)| sum ^= segment.touch());
+            all().for_each(|(segment, &hash)| sum ^= segment.touch_bucket(hash));
+            all().for_each(|(segment, &hash)| sum ^= segment.touch_entry(hash));
+        }
         // Loads of which nothing comes are left out otherwise.
         std::hint::black_box(sum);
     }
