@@ -1,6 +1,6 @@
 //! The time, read in one place.
 
-use rustix::time::{ClockId, clock_gettime};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970, by the wall clock.
 pub fn now_ms() -> u64 {
@@ -9,6 +9,7 @@ pub fn now_ms() -> u64 {
 
 /// Microseconds since 1970, by the wall clock.
 pub fn now_us() -> u64 {
-    let now = clock_gettime(ClockId::Realtime);
-    u64::try_from(now.tv_sec * 1_000_000 + now.tv_nsec / 1000).unwrap_or(0)
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // In 64 bits, which is several times as quick as `as_micros`.
+    now.as_secs() * 1_000_000 + u64::from(now.subsec_micros())
 }

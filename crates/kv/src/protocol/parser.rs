@@ -201,6 +201,7 @@ impl Progress {
         if is_new && !bounds.stranger && bounds.word_max >= LONG as i64 {
             if let Some(len) = whole_request(source, &mut self.spans) {
                 self.at = len;
+                self.searched = 0;
                 return Ok(true);
             }
             self.spans.clear();
