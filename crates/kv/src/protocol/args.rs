@@ -70,7 +70,11 @@ impl<'a> Args<'a> {
 
     /// Whether the word at `index` is `word`, in whatever case. `word` is in lower case.
     pub fn is(&self, index: usize, word: &str) -> bool {
-        self.get(index).is_some_and(|given| given.eq_ignore_ascii_case(word.as_bytes()))
+        let Some(given) = self.get(index).filter(|given| given.len() == word.len()) else {
+            return false;
+        };
+        // Words are short: this is quicker than what is made for long texts.
+        given.iter().zip(word.as_bytes()).all(|(given, byte)| given.to_ascii_lowercase() == *byte)
     }
 
     /// A copy that stands for itself. Long words are shared with it.
