@@ -541,7 +541,11 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
             conn.flush();
             log.room().await;
         }
-        poll_fn(|cx| Poll::Ready(conn.answer(&config, cx))).await;
+        poll_fn(|cx| {
+            conn.answer(&config, cx);
+            Poll::Ready(())
+        })
+        .await;
         while conn.output.borrow().queued() > OUTPUT_MAX && !conn.is_closing() {
             conn.reader.wait().await;
         }
