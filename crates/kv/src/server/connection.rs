@@ -216,7 +216,7 @@ impl Conn {
         };
         drop(reply);
         let len = bytes.len();
-        if len <= KEPT_MAX / 4 && bytes.capacity() > KEPT_MAX {
+        if len <= KEPT_MAX && bytes.capacity() > KEPT_MAX {
             let small = bytes[..].to_vec();
             self.core.give_spare(std::mem::replace(&mut bytes, small));
         }
