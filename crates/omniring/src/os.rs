@@ -1,4 +1,5 @@
-//! What Linux offers as descriptors that become readable: counters, timers, and news of files; and the process's heap.
+//! What Linux offers as descriptors that become readable: counters, timers, and news of files; and what the process has
+//! of memory and of time.
 
 mod event_fd;
 mod inotify;
@@ -8,4 +9,4 @@ pub use event_fd::EventFd;
 pub use inotify::{FileEvent, Inotify, WatchId};
 pub use timer_fd::{Clock, TimerFd};
 
-pub use omniring_driver::trim_heap;
+pub use omniring_driver::{thread_time, trim_heap};

@@ -275,9 +275,10 @@ impl Core {
     }
 
     fn save_slice(&self, keys: &mut Keys) -> Slice {
-        let begun = omniring::time::now();
+        // What it works counts: where others have the processor meanwhile is no matter of the slice.
+        let begun = omniring::os::thread_time();
         let slice = log::save_slice(keys.shard(self.index), SLICE);
-        let took = (omniring::time::now() - begun).as_micros() as u64;
+        let took = (omniring::os::thread_time() - begun).as_micros() as u64;
         self.server.persistence.longest_slice_us.fetch_max(took, Ordering::Relaxed);
         slice
     }
