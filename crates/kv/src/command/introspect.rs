@@ -234,13 +234,18 @@ fn key_specs(reply: &mut Reply, command: &Command) {
     }
 }
 
-fn key_spec(reply: &mut Reply, access: &Access, begin: usize, find: impl FnOnce(&mut Reply)) {
+/// Up to the way in which the search for a key begins.
+fn key_spec_begin(reply: &mut Reply, access: &Access) {
     reply.map(3);
     reply.bulk(b"flags");
     statuses(reply, access.iter().copied());
     reply.bulk(b"begin_search");
     reply.map(2);
     reply.bulk(b"type");
+}
+
+fn key_spec(reply: &mut Reply, access: &Access, begin: usize, find: impl FnOnce(&mut Reply)) {
+    key_spec_begin(reply, access);
     reply.bulk(b"index");
     reply.bulk(b"spec");
     reply.map(1);
@@ -252,12 +257,7 @@ fn key_spec(reply: &mut Reply, access: &Access, begin: usize, find: impl FnOnce(
 
 /// A key after a word.
 fn key_spec_after(reply: &mut Reply, access: &Access, word: &str, from: usize) {
-    reply.map(3);
-    reply.bulk(b"flags");
-    statuses(reply, access.iter().copied());
-    reply.bulk(b"begin_search");
-    reply.map(2);
-    reply.bulk(b"type");
+    key_spec_begin(reply, access);
     reply.bulk(b"keyword");
     reply.bulk(b"spec");
     reply.map(2);

@@ -348,11 +348,25 @@ impl Progress {
 /// Reads a request as most are, complete and of short words: where they lie, and the bytes of the request. `None` of
 /// any other; `spans` may hold some words then.
 fn whole_request(source: &[u8], spans: &mut Vec<Span>) -> Option<usize> {
+    for_each_word(source, |_, start, end| {
+        let is_short = end - start < LONG;
+        is_short.then(|| spans.push(Span::Inline { start: start as u32, end: end as u32 }))
+    })
+}
+
+/// Calls `word` with the index, begin and end of each word of the request that lies at the begin of `source`, and gives
+/// the bytes of the request. `None` where it is unusual or not complete, of which words may have been told, or where
+/// `word` gives that.
+#[inline]
+fn for_each_word(
+    source: &[u8],
+    mut word: impl FnMut(i64, usize, usize) -> Option<()>,
+) -> Option<usize> {
     if source.first() != Some(&b'*') {
         return None;
     }
     let (count, mut at) = short_length(source)?;
-    for _ in 0..count {
+    for index in 0..count {
         let line = source.get(at..)?;
         if line.first() != Some(&b'$') {
             return None;
@@ -360,13 +374,10 @@ fn whole_request(source: &[u8], spans: &mut Vec<Span>) -> Option<usize> {
         let (len, head) = short_length(line)?;
         let start = at + head;
         let end = start + len as usize;
+        word(index, start, end)?;
         at = end + 2;
-        if len >= LONG as i64 || at > source.len() {
-            return None;
-        }
-        spans.push(Span::Inline { start: start as u32, end: end as u32 });
     }
-    Some(at)
+    (at <= source.len()).then_some(at)
 }
 
 /// The number in a line of a letter and one to five digits, and the bytes of the line: `None` of any other line.
@@ -406,33 +417,17 @@ fn longer_length(line: &[u8]) -> Option<(i64, usize)> {
 /// mostly that is the key. A guess, for who wants to prepare something; a request that is unusual ends it.
 pub fn second_words(mut input: &[u8], most: usize, mut visit: impl FnMut(&[u8])) {
     for _ in 0..most {
-        let Some(rest) = pass_request(input, &mut visit) else {
+        let len = for_each_word(input, |index, start, end| {
+            if index == 1 {
+                visit(input.get(start..end)?);
+            }
+            Some(())
+        });
+        let Some(len) = len else {
             return;
         };
-        input = rest;
+        input = &input[len..];
     }
-}
-
-fn pass_request<'i>(input: &'i [u8], visit: &mut impl FnMut(&[u8])) -> Option<&'i [u8]> {
-    if input.first() != Some(&b'*') {
-        return None;
-    }
-    let (count, len) = short_length(input)?;
-    let mut at = len;
-    for index in 0..count {
-        let line = input.get(at..)?;
-        if line.first() != Some(&b'$') {
-            return None;
-        }
-        let (word, len) = short_length(line)?;
-        let start = at + len;
-        let end = start + word as usize;
-        if index == 1 {
-            visit(input.get(start..end)?);
-        }
-        at = end + 2;
-    }
-    input.get(at..)
 }
 
 /// The words of a line: between spaces; `"..."` with `\n`, `\r`, `\t`, `\b`, `\a`, `\\`, `\"` and `\xHH`; `'...'`

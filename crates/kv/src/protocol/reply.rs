@@ -270,10 +270,15 @@ impl Reply {
         (std::mem::take(&mut self.bytes), std::mem::take(&mut self.shared))
     }
 
-    /// Puts what was taken back; nothing was written since.
-    pub fn put_back(&mut self, bytes: Vec<u8>, shared: Shared) {
+    /// Whether no value is shared, so that all of it is in the bytes.
+    pub fn is_in_one_piece(&self) -> bool {
+        self.shared.is_empty()
+    }
+
+    /// Puts bytes that were taken back; nothing was written since.
+    pub fn put_back(&mut self, bytes: Vec<u8>) {
         debug_assert!(self.is_empty(), "replies stay in their order");
-        (self.bytes, self.shared) = (bytes, shared);
+        self.bytes = bytes;
     }
 
     /// All bytes in one piece, for tests and small replies.

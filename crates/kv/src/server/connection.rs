@@ -198,6 +198,7 @@ impl Conn {
             || self.is_writing.get()
             || self.output.borrow().queued() > 0
             || reply.is_empty()
+            || !reply.is_in_one_piece()
             || reply.len() > SENT_BY_READER_MAX
             || self.is_closing()
             || self.reply_gate.get() > self.core.server.synced()
@@ -206,14 +207,7 @@ impl Conn {
             drop(reply);
             return self.flush();
         }
-        let mut bytes = match reply.take() {
-            (bytes, shared) if shared.is_empty() => bytes,
-            (bytes, shared) => {
-                reply.put_back(bytes, shared);
-                drop(reply);
-                return self.flush();
-            }
-        };
+        let (mut bytes, _) = reply.take();
         drop(reply);
         let len = bytes.len();
         if len <= KEPT_MAX && bytes.capacity() > KEPT_MAX {
@@ -228,7 +222,7 @@ impl Conn {
                 self.poll_sending(cx);
             }
             Err(bytes) => {
-                self.reply.borrow_mut().put_back(bytes, Vec::new());
+                self.reply.borrow_mut().put_back(bytes);
                 self.flush();
             }
         }
@@ -652,11 +646,11 @@ async fn carry_out(
 async fn write(core: Rc<Core>, conn: Rc<Conn>) {
     loop {
         let begun = conn.sending.borrow_mut().take();
-        if let Some((mut send, len)) = begun {
+        if let Some((mut send, _)) = begun {
             conn.is_writing.set(true);
             match in_time(&conn, &mut send).await {
                 Ok((result, bytes)) => conn.sent(result, bytes),
-                Err(_) => conn.sent(Ok(0), Vec::with_capacity(len)),
+                Err(_) => conn.kill(),
             }
             continue;
         }

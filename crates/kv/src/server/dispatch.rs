@@ -416,7 +416,7 @@ impl Core {
             let micros = self.look_at_clock().saturating_sub(before.0);
             self.account(config, &client.info, command, args, micros);
         }
-        if self.server.monitors.count() > 0 && !matches!(outcome, Outcome::Later(Later::Exec)) {
+        if !matches!(outcome, Outcome::Later(Later::Exec)) {
             self.monitor(client, command, args);
         }
         outcome
@@ -465,9 +465,6 @@ impl Core {
 
     /// Tells those who subscribed what has happened to keys.
     pub(super) fn events(&self, keys: &mut Keys, deliveries: &mut Vec<Delivery>) {
-        if keys.effects.events.is_empty() {
-            return;
-        }
         let wanted = keys.events_wanted;
         for event in keys.effects.events.drain(..) {
             if wanted & EventClass::KEYSPACE.0 != 0 {

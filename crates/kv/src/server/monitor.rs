@@ -49,10 +49,15 @@ impl Monitors {
 
 impl Core {
     /// Shows a command that was carried out to those who see all of them.
+    #[inline]
     pub(super) fn monitor(&self, client: &Client, command: &Command, args: Args<'_>) {
-        if self.server.monitors.count() == 0 || command.has(flag::SKIP_MONITOR | flag::ADMIN) {
-            return;
+        if self.server.monitors.count() > 0 && !command.has(flag::SKIP_MONITOR | flag::ADMIN) {
+            self.show(client, command, args);
         }
+    }
+
+    #[cold]
+    fn show(&self, client: &Client, command: &Command, args: Args<'_>) {
         let now = clock::now_us();
         let (seconds, micros) = (now / 1_000_000, now % 1_000_000);
         let mut line = format!("+{seconds}.{micros:06} [{} {}]", client.db, client.info.addr);

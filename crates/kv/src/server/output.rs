@@ -44,7 +44,7 @@ impl Output {
     /// Puts bytes before everything else, which are the rest of some that were taken and partly sent.
     pub fn push_front(&mut self, bytes: Vec<u8>) {
         let mut replies = Reply::default();
-        replies.put_back(bytes, Vec::new());
+        replies.put_back(bytes);
         self.queued += replies.len();
         self.chunks.push_front(Chunk { gate: 0, replies });
     }
