@@ -43,6 +43,7 @@ mod disk;
 mod failure;
 mod files;
 mod into_keys;
+mod pace;
 mod piece;
 mod record;
 mod recovery;
@@ -126,6 +127,8 @@ pub struct Options {
     pub congested_len: usize,
     /// The time from a failure to the next attempt to go on.
     pub retry: Duration,
+    /// How many syncs may be under way at once that writes wait for, 1 at least. `None` finds out how many are worth it.
+    pub syncs_at_once: Option<usize>,
 }
 
 impl Default for Options {
@@ -135,6 +138,7 @@ impl Default for Options {
             segment_len: 64 << 20,
             congested_len: 64 << 20,
             retry: Duration::from_millis(500),
+            syncs_at_once: None,
         }
     }
 }
@@ -167,6 +171,8 @@ struct Shared {
     syncing: AtomicBool,
     /// How long syncs take that writes wait for, in microseconds: a moving average.
     sync_us: AtomicU64,
+    /// How many there may be at once.
+    syncs_at_once: AtomicUsize,
     /// Bytes in memory that are not durable.
     pending: AtomicUsize,
     congested_len: usize,
@@ -212,6 +218,8 @@ pub struct Figures {
     pub syncs: u64,
     /// How long it takes to write records and sync them, in microseconds, where writes wait for that: of late.
     pub sync_us: u64,
+    /// How many syncs may be under way at once that writes wait for.
+    pub syncs_at_once: usize,
     /// Times that the disk failed, since the start.
     pub failures: u64,
 }
@@ -240,6 +248,7 @@ impl Log {
             synced: AtomicU64::new(recovered.durable),
             syncing: AtomicBool::new(false),
             sync_us: AtomicU64::new(0),
+            syncs_at_once: AtomicUsize::new(options.syncs_at_once.unwrap_or(1)),
             pending: AtomicUsize::new(0),
             congested_len: options.congested_len,
             room: Notify::new(),
@@ -311,6 +320,7 @@ impl Log {
             pending: shared.pending.load(Ordering::Relaxed) as u64,
             syncs: shared.syncs.load(Ordering::Relaxed),
             sync_us: shared.sync_us.load(Ordering::Relaxed),
+            syncs_at_once: shared.syncs_at_once.load(Ordering::Relaxed),
             failures: shared.failures.load(Ordering::Relaxed),
         }
     }

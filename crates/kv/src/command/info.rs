@@ -241,6 +241,7 @@ fn persistence(text: &mut Text, call: &mut Call<'_>) {
             ("aof_current_size", len),
             ("aof_base_size", base),
             ("aof_sync_us", log.figures().sync_us),
+            ("aof_syncs_at_once", log.figures().syncs_at_once as u64),
         ]);
     }
 }

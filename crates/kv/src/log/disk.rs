@@ -32,6 +32,10 @@ pub trait Disk: 'static {
     /// Makes a file to be written, or empties it, with room for `len` bytes, which read as zeros.
     async fn create(&self, name: &str, len: u64) -> io::Result<Self::File>;
 
+    /// Opens once more a file that is being written. Whatever goes wrong with the file is told to each open file once,
+    /// so that writes which overlap have to be synced by files of their own.
+    async fn reopen(&self, name: &str) -> io::Result<Self::File>;
+
     /// Opens a file to be read.
     async fn open(&self, name: &str) -> io::Result<Self::File>;
 

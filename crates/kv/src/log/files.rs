@@ -106,9 +106,9 @@ impl Files {
         self.path.join(name)
     }
 
-    async fn open_for_writing(&self, name: &str) -> io::Result<File> {
+    async fn open_for_writing(&self, name: &str, is_new: bool) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
+        options.write(true).create(is_new).truncate(is_new);
         if self.direct.get() {
             match options.direct(true).open(self.path(name)).await {
                 // The file system cannot do it.
@@ -148,7 +148,7 @@ impl Disk for Files {
     }
 
     async fn create(&self, name: &str, len: u64) -> io::Result<File> {
-        let file = self.open_for_writing(name).await?;
+        let file = self.open_for_writing(name, true).await?;
         if len == 0 {
             return Ok(file);
         }
@@ -176,6 +176,10 @@ impl Disk for Files {
         }
         file.sync_all().await?;
         Ok(file)
+    }
+
+    async fn reopen(&self, name: &str) -> io::Result<File> {
+        self.open_for_writing(name, false).await
     }
 
     async fn open(&self, name: &str) -> io::Result<File> {

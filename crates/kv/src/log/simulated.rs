@@ -4,7 +4,7 @@
 //! lost for good while reads still show it; errors come at any operation; names are lost unless the directory was
 //! synced. When the power has gone, operations never end.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -23,6 +23,15 @@ struct Data {
     durable: Vec<u8>,
     shown: Vec<u8>,
     pending: Vec<(usize, Vec<u8>)>,
+    /// Syncs that have failed.
+    errors: u64,
+}
+
+/// An open file. Each is told once of what has gone wrong since it was opened.
+#[derive(Debug)]
+pub struct Open {
+    file: usize,
+    errors: Cell<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -34,7 +43,7 @@ enum Change {
 
 #[derive(Debug, Default)]
 pub struct State {
-    buf: Option<Vec<u8>>,
+    bufs: Vec<Vec<u8>>,
     files: Vec<Data>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
@@ -60,7 +69,7 @@ pub struct Buf(Vec<u8>, Rc<RefCell<State>>);
 
 impl Drop for Buf {
     fn drop(&mut self) {
-        self.1.borrow_mut().buf = Some(std::mem::take(&mut self.0));
+        self.1.borrow_mut().bufs.push(std::mem::take(&mut self.0));
     }
 }
 
@@ -121,9 +130,20 @@ impl Simulated {
         let mut state = self.state.borrow_mut();
         let at = state.files.len();
         let contents = contents.to_vec();
-        state.files.push(Data { durable: contents.clone(), shown: contents, pending: Vec::new() });
+        let data = Data { durable: contents.clone(), shown: contents, ..Data::default() };
+        state.files.push(data);
         state.names.insert(name.to_owned(), at);
         state.durable_names.insert(name.to_owned(), at);
+    }
+
+    /// Some of a write is there, though not on the medium.
+    fn put_part(&self, file: &Open, at: usize, bytes: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        if state.left > 0 && state.life == self.life {
+            let data = &mut state.files[file.file];
+            put(&mut data.shown, at, bytes);
+            data.pending.push((at, bytes.to_vec()));
+        }
     }
 
     /// Begins an operation: it may take its time, fail, or never end.
@@ -134,8 +154,8 @@ impl Simulated {
                 None
             } else {
                 state.left -= 1;
-                let slow = state.random.u32(..8) == 0;
-                Some(if slow { state.random.u32(..6) } else { 0 })
+                let slow = state.random.u32(..4) == 0;
+                Some(if slow { state.random.u32(..20) } else { 0 })
             }
         };
         let Some(turns) = turns else {
@@ -157,6 +177,10 @@ impl Simulated {
 impl State {
     fn fails(&mut self) -> bool {
         self.faults != 0 && self.random.u32(..self.faults) == 0
+    }
+
+    fn open(&self, file: usize) -> Open {
+        Open { file, errors: Cell::new(self.files[file].errors) }
     }
 
     fn at(&self, name: &str) -> io::Result<usize> {
@@ -223,7 +247,7 @@ fn apply(names: &mut BTreeMap<String, usize>, change: &Change) {
 }
 
 impl Disk for Simulated {
-    type File = usize;
+    type File = Open;
     type Buf = Buf;
 
     fn alignment(&self) -> usize {
@@ -232,7 +256,7 @@ impl Disk for Simulated {
 
     async fn buffer(&self) -> Buf {
         Buf(
-            self.state.borrow_mut().buf.take().unwrap_or_else(|| vec![0; BUF_LEN]),
+            self.state.borrow_mut().bufs.pop().unwrap_or_else(|| vec![0; BUF_LEN]),
             self.state.clone(),
         )
     }
@@ -242,37 +266,43 @@ impl Disk for Simulated {
         Ok(self.state.borrow().names.keys().cloned().collect())
     }
 
-    async fn create(&self, name: &str, len: u64) -> io::Result<usize> {
+    async fn create(&self, name: &str, len: u64) -> io::Result<Open> {
         let begun = self.begin(ENOSPC).await;
         let mut state = self.state.borrow_mut();
         let at = state.files.len();
         let zeros = vec![0; len as usize];
-        state.files.push(Data { durable: zeros.clone(), shown: zeros, pending: Vec::new() });
+        let data = Data { durable: zeros.clone(), shown: zeros, ..Data::default() };
+        state.files.push(data);
         state.change(Change::Link(name.to_owned(), at));
-        begun.map(|()| at)
+        begun.map(|()| state.open(at))
     }
 
-    async fn open(&self, name: &str) -> io::Result<usize> {
-        self.begin(EIO).await?;
-        self.state.borrow().at(name)
+    async fn reopen(&self, name: &str) -> io::Result<Open> {
+        self.open(name).await
     }
 
-    async fn len(&self, file: &usize) -> io::Result<u64> {
-        self.begin(EIO).await?;
-        Ok(self.state.borrow().files[*file].shown.len() as u64)
-    }
-
-    async fn read(&self, file: &usize, at: u64, len: usize) -> io::Result<Vec<u8>> {
+    async fn open(&self, name: &str) -> io::Result<Open> {
         self.begin(EIO).await?;
         let state = self.state.borrow();
-        let shown = &state.files[*file].shown;
+        state.at(name).map(|at| state.open(at))
+    }
+
+    async fn len(&self, file: &Open) -> io::Result<u64> {
+        self.begin(EIO).await?;
+        Ok(self.state.borrow().files[file.file].shown.len() as u64)
+    }
+
+    async fn read(&self, file: &Open, at: u64, len: usize) -> io::Result<Vec<u8>> {
+        self.begin(EIO).await?;
+        let state = self.state.borrow();
+        let shown = &state.files[file.file].shown;
         let from = (at as usize).min(shown.len());
         Ok(shown[from..(from + len).min(shown.len())].to_vec())
     }
 
     async fn write(
         &self,
-        file: &usize,
+        file: &Open,
         buf: Buf,
         len: usize,
         at: u64,
@@ -280,24 +310,21 @@ impl Disk for Simulated {
     ) -> (io::Result<()>, Buf) {
         let aligned = |value: usize| value.is_multiple_of(SECTOR);
         assert!(aligned(len) && aligned(at as usize), "writes are aligned");
-        // The power may go while it is being written.
-        let written = buf[..len].to_vec();
-        let mut part = len;
-        {
-            let mut state = self.state.borrow_mut();
-            if state.left == 1 || state.fails() {
-                part = state.random.usize(..=len / SECTOR) * SECTOR;
-            }
-            if state.left > 0 && state.life == self.life {
-                let data = &mut state.files[*file];
-                put(&mut data.shown, at as usize, &written[..part]);
-                data.pending.push((at as usize, written[..part].to_vec()));
-            }
-        }
+        // A part of it is there at once, the rest in the end, unless the power goes first or something fails.
+        let (early, late) = {
+            let state = &mut *self.state.borrow_mut();
+            let sectors = len / SECTOR;
+            let early = state.random.usize(..=sectors);
+            let late = if state.fails() { state.random.usize(early..=sectors) } else { sectors };
+            (early * SECTOR, late * SECTOR)
+        };
+        let at = at as usize;
+        self.put_part(file, at, &buf[..early]);
         if let Err(error) = self.begin(EIO).await {
             return (Err(error), buf);
         }
-        if part != len {
+        self.put_part(file, at + early, &buf[early..late]);
+        if late != len {
             return (Err(io::Error::from_raw_os_error(EIO)), buf);
         }
         if sync {
@@ -306,10 +333,14 @@ impl Disk for Simulated {
         (Ok(()), buf)
     }
 
-    async fn sync(&self, file: &usize) -> io::Result<()> {
+    async fn sync(&self, file: &Open) -> io::Result<()> {
         let begun = self.begin(EIO).await;
         let state = &mut *self.state.borrow_mut();
-        let data = &mut state.files[*file];
+        let data = &mut state.files[file.file];
+        data.errors += u64::from(begun.is_err());
+        if file.errors.replace(data.errors) != data.errors && begun.is_ok() {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         match &begun {
             Ok(()) => {
                 for (at, bytes) in data.pending.drain(..) {

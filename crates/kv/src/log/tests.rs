@@ -25,7 +25,8 @@ impl Target for Done {
 }
 
 fn options(policy: Policy) -> Options {
-    Options { policy, segment_len: 16 << 10, congested_len: 1 << 20, retry: Duration::ZERO }
+    let (segment_len, congested_len) = (16 << 10, 1 << 20);
+    Options { policy, segment_len, congested_len, retry: Duration::ZERO, syncs_at_once: None }
 }
 
 fn append(log: &Log, commands: &Done) -> Lsn {
@@ -105,7 +106,9 @@ async fn live(seed: u64) {
         let policy = [Policy::Always, Policy::EverySecond, Policy::No][random.usize(..3)];
         let shown = acknowledged.clone();
         let hook = Box::new(move |lsn| shown.set(lsn));
-        let starting = self::Log::start(Rc::new(disk.clone()), recovered, options(policy), hook);
+        let syncs_at_once = Some(random.usize(1..=4));
+        let options = Options { syncs_at_once, ..options(policy) };
+        let starting = self::Log::start(Rc::new(disk.clone()), recovered, options, hook);
         let mut starting = std::pin::pin!(starting);
         let mut started = None;
         while started.is_none() && !disk.is_off() {
@@ -158,7 +161,8 @@ fn on_a_failing_disk_nothing_acknowledged_is_lost_and_nothing_is_half_there() {
         // With the runtime end the tasks whose disk has gone.
         block_on(async {
             for &seed in some {
-                live(seed).await;
+                // A task takes turns with the log's.
+                omniring::spawn(live(seed)).await.unwrap_or_else(|aborted| aborted.resume());
             }
         });
     }

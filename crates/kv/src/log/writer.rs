@@ -1,21 +1,30 @@
 //! The task that writes the log: takes all that has gathered, writes it as one piece, and syncs.
 //!
-//! `held` are the batches that were handed to the disk and are not durable. When anything fails they are written
-//! once more, to a new segment whose first record is the first of them; until that has succeeded nothing else is
-//! written. So no byte counts whose fate is unknown.
+//! With `always` a batch is in flight until its sync has ended, and where syncs are slow some are in flight at once
+//! ([`Overlap`]). They are published in the order of their records, whichever ends first. Each has an open file of its
+//! own: an error of the file is told to each open file once, so that none of them can take it from another.
+//!
+//! `held` are the batches that were handed to the disk, are not durable, and are not in flight. When anything fails
+//! those in flight that were not published become held, and all are written once more, to a new segment whose first
+//! record is the first of them; until that has succeeded nothing else is written. So no byte counts whose fate is
+//! unknown. While something is held nothing takes off, and where something is in flight nothing becomes held.
+//!
+//! Deliberately not here: when to gather and how many syncs overlap (`pace`).
 
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use omniring::JoinHandle;
 
 use super::disk::{BUF_LEN, Disk};
+use super::pace::{Gather, Overlap};
 use super::segment::{self, LOG, TEMPORARY, name_of};
 use super::{
     Batch, Batches, Failure, Hook, Options, Policy, Recovered, Shared, at_file, lock, record,
@@ -34,7 +43,8 @@ const KEPT_LEN_MAX: usize = 4 << 20;
 
 /// The segment that is being written.
 struct Current<F> {
-    file: F,
+    /// Files open on it that are not in flight; the first is there whenever nothing is.
+    idle: Vec<F>,
     number: u64,
     /// Where the next batch goes.
     at: u64,
@@ -44,8 +54,37 @@ struct Current<F> {
     len: u64,
 }
 
+impl<F> Current<F> {
+    /// The file, while nothing is in flight.
+    fn file(&self) -> &F {
+        self.idle.first().expect("a file is idle while nothing is in flight")
+    }
+}
+
 /// A file that becomes a segment, and its name until then.
 type Spare<F> = (String, io::Result<F>);
+
+/// A batch on its way to the disk.
+struct Flight<F> {
+    /// Gives the file back, and the batch's bytes.
+    task: Pin<Box<dyn Future<Output = (io::Result<F>, Vec<u8>)>>>,
+    /// What it has come to.
+    landed: Option<(io::Result<F>, Vec<u8>)>,
+    last: Lsn,
+    begun: Instant,
+}
+
+impl<F> Flight<F> {
+    /// Whether it has landed.
+    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.landed.is_none()
+            && let Poll::Ready(landed) = self.task.as_mut().poll(cx)
+        {
+            self.landed = Some(landed);
+        }
+        self.landed.is_some()
+    }
+}
 
 pub(super) struct Writer<D: Disk> {
     disk: Rc<D>,
@@ -55,6 +94,7 @@ pub(super) struct Writer<D: Disk> {
     current: Option<Current<D::File>>,
     spare: Option<JoinHandle<Spare<D::File>>>,
     next_number: u64,
+    flights: VecDeque<Flight<D::File>>,
     held: Batches,
     held_len: usize,
     /// Up to which record the log is durable, and was handed to the disk.
@@ -63,58 +103,19 @@ pub(super) struct Writer<D: Disk> {
     /// A new segment is to be begun as soon as there is a file for it.
     begin: bool,
     /// Ends when what was written is to be synced.
-    timer: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    timer: Option<Timer>,
     gather: Gather,
+    /// Ends when no more records are waited for before a batch takes off.
+    gathering: Option<Timer>,
+    overlap: Overlap,
 }
 
-/// Whether it is worth waiting for more records before a sync, and how long.
-///
-/// Clients that have waited for a sync write again when it is over. A writer that began the next sync with what has come
-/// meanwhile would have half of them in each, and each would wait for two.
-#[derive(Debug, Default)]
-struct Gather {
-    /// How long a write with its sync takes: a moving average.
-    time: Duration,
-    /// The record that there is when all whom the last sync has answered have written again, and when half of them have.
-    wanted: Lsn,
-    half: Lsn,
-    /// A sync has just ended.
-    is_due: bool,
-    /// Syncs before which nothing is waited for, as it was in vain.
-    rest: u32,
-}
-
-impl Gather {
-    /// The part of the time of a sync that it may take.
-    const SHARE: u32 = 2;
-    /// Syncs that go at once after one that was waited for in vain.
-    const REST: u32 = 8;
-
-    /// A sync has taken so long and made so many records durable; `last` is the last that there is.
-    fn synced(&mut self, time: Duration, records: u64, last: Lsn) {
-        self.time = if self.time.is_zero() { time } else { (self.time * 7 + time) / 8 };
-        self.wanted = last + records;
-        self.half = last + records.div_ceil(2);
-        self.is_due = self.rest == 0;
-        self.rest = self.rest.saturating_sub(1);
-    }
-
-    /// How long to wait, if at all, before the next sync.
-    fn take_time(&mut self) -> Option<Duration> {
-        std::mem::take(&mut self.is_due).then(|| self.time / Self::SHARE)
-    }
-
-    /// The wait is over, and this is the last record that there is.
-    fn observe(&mut self, last: Lsn) {
-        if last < self.half {
-            self.rest = Self::REST;
-        }
-    }
-}
+type Timer = Pin<Box<dyn Future<Output = ()>>>;
 
 /// What there is to do.
 enum Work {
     Write { batch: Batch, then_begin: bool },
+    Land,
     Sync,
     Stop,
 }
@@ -135,6 +136,7 @@ impl<D: Disk> Writer<D> {
             current: None,
             spare: None,
             next_number: recovered.next_number,
+            flights: VecDeque::new(),
             held: Batches::new(),
             held_len: 0,
             durable: recovered.durable,
@@ -142,13 +144,15 @@ impl<D: Disk> Writer<D> {
             begin: false,
             timer: None,
             gather: Gather::default(),
+            gathering: None,
+            overlap: Overlap::new(options.syncs_at_once),
         };
         if !recovered.tail.is_empty() {
             writer.shared.pending.fetch_add(recovered.tail.len(), Ordering::Relaxed);
             writer.hold(Batch { bytes: recovered.tail, last: recovered.last });
         }
         writer.begin_segment().await?;
-        writer.publish();
+        writer.publish_held();
         if let Some((name, len)) = recovered.end {
             // The room that was made ahead and is not used. Not needed for anything but that.
             let _ = writer.disk.cut(&name, len).await;
@@ -160,8 +164,12 @@ impl<D: Disk> Writer<D> {
         let sound = loop {
             let done = match self.next().await {
                 Work::Write { batch, then_begin } => self.write(batch, then_begin).await,
+                Work::Land => self.land().await,
                 Work::Sync => self.sync().await,
-                Work::Stop => break true,
+                Work::Stop => match self.land_all().await {
+                    Ok(()) => break true,
+                    failed => failed,
+                },
             };
             if let Err(failure) = done
                 && !self.begin_again(failure).await
@@ -184,68 +192,80 @@ impl<D: Disk> Writer<D> {
         self.shared.end.notify_waiters();
     }
 
-    /// Waits a moment for more records of those who have written before, if it is worth it.
-    async fn gather(&mut self) {
-        let Some(time) = self.gather.take_time() else {
-            return;
-        };
-        let wanted = self.gather.wanted;
-        let mut pause = std::pin::pin!(self.disk.pause(time));
-        let last = loop {
-            if self.has_gathered(wanted) {
-                break wanted;
-            }
-            let mut wake = std::pin::pin!(self.shared.wake.notified());
-            let woken = poll_fn(|cx| match wake.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(true),
-                Poll::Pending => pause.as_mut().poll(cx).map(|()| false),
-            });
-            if !woken.await {
-                let mut staging = lock(&self.shared.staging);
-                staging.gathered = 0;
-                break staging.last;
-            }
-        };
-        self.gather.observe(last);
-    }
-
-    /// Whether the record is there, or something else is to be done. If not, whoever appends it wakes the writer.
-    fn has_gathered(&self, wanted: Lsn) -> bool {
-        let mut staging = lock(&self.shared.staging);
-        let is_over = staging.last >= wanted || staging.cut.is_some() || staging.stop;
-        staging.gathered = if is_over { 0 } else { wanted };
-        is_over
-    }
-
     /// Waits for something to do.
     async fn next(&mut self) -> Work {
         loop {
-            if !lock(&self.shared.staging).bytes.is_empty() {
-                self.gather().await;
+            if self.flights.front().is_some_and(|flight| flight.landed.is_some()) {
+                return Work::Land;
             }
-            if let Some(work) = self.staged() {
+            if self.may_take_off()
+                && let Some(work) = self.staged()
+            {
                 return work;
             }
             let mut wake = std::pin::pin!(self.shared.wake.notified());
+            let (flights, gathering) = (&mut self.flights, &mut self.gathering);
             let timer = &mut self.timer;
-            let due = poll_fn(|cx| {
+            let is_due = poll_fn(|cx| {
+                let mut landed = false;
+                for flight in flights.iter_mut() {
+                    landed |= flight.landed.is_none() && flight.poll(cx);
+                }
                 if timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
                     *timer = None;
                     return Poll::Ready(true);
                 }
+                if landed {
+                    return Poll::Ready(false);
+                }
+                if gathering.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
+                    *gathering = None;
+                    return Poll::Ready(false);
+                }
                 wake.as_mut().poll(cx).map(|()| false)
             });
-            if due.await {
+            if is_due.await {
                 return Work::Sync;
             }
         }
+    }
+
+    /// Whether what is staged may be written now: if there is room in the air, and nobody is worth waiting for.
+    fn may_take_off(&mut self) -> bool {
+        if self.flights.len() >= self.overlap.at_once() {
+            return false;
+        }
+        let mut staging = lock(&self.shared.staging);
+        if staging.bytes.is_empty() {
+            return true;
+        }
+        let is_urgent = staging.cut.is_some() || staging.stop;
+        if staging.gathered == 0 {
+            let since = self.flights.back().map(|flight| omniring::time::now() - flight.begun);
+            let wait = self.gather.wait(self.overlap.at_once(), since).filter(|_| !is_urgent);
+            let Some((time, wanted)) = wait else {
+                return true;
+            };
+            // Whoever appends that one wakes the writer.
+            staging.gathered = wanted;
+            let disk = self.disk.clone();
+            self.gathering = Some(Box::pin(async move { disk.pause(time).await }));
+        }
+        let wanted = staging.gathered;
+        if !is_urgent && staging.last < wanted && self.gathering.is_some() {
+            return false;
+        }
+        staging.gathered = 0;
+        self.gathering = None;
+        self.gather.observe(wanted, staging.last);
+        true
     }
 
     fn staged(&mut self) -> Option<Work> {
         let mut staging = lock(&self.shared.staging);
         let cut = staging.cut.take();
         if staging.bytes.is_empty() && cut.is_none() {
-            if self.written != self.durable && self.shared.policy() == Policy::Always {
+            if !self.held.is_empty() && self.shared.policy() == Policy::Always {
                 return Some(Work::Sync);
             }
             return staging.stop.then_some(Work::Stop);
@@ -260,34 +280,21 @@ impl<D: Disk> Writer<D> {
 
     /// Hands a batch to the disk, as the policy wants it.
     async fn write(&mut self, batch: Batch, then_begin: bool) -> Result<(), Failure> {
+        let policy = self.shared.policy();
+        let before = match policy {
+            Policy::Always => self.sync().await,
+            Policy::EverySecond | Policy::No => self.land_all().await,
+        };
         self.written = batch.last;
-        if !batch.bytes.is_empty() {
-            let policy = self.shared.policy();
+        if batch.bytes.is_empty() {
+            before?;
+        } else if let Err(failure) = before {
             self.hold(batch);
-            let current = self.current.as_mut().expect("there is a segment");
-            let number = current.number;
-            let bytes = &mut self.held.back_mut().expect("it was just added").bytes;
-            let always = policy == Policy::Always;
-            let begun = omniring::time::now();
-            self.shared.syncing.store(always, Ordering::Relaxed);
-            let end = write_records(&*self.disk, current, bytes, self.durable, always).await;
-            self.shared.syncing.store(false, Ordering::Relaxed);
-            current.at = at_file(&name_of(number, LOG), end)?;
-            if always {
-                let (records, last) =
-                    (self.written - self.durable, lock(&self.shared.staging).last);
-                self.gather.synced(omniring::time::now() - begun, records, last);
-                let sync_us = self.gather.time.as_micros() as u64;
-                self.shared.sync_us.store(sync_us, Ordering::Relaxed);
-                self.publish();
-            } else if self.held_len >= HELD_LEN_MAX {
-                self.sync().await?;
-            } else if self.timer.is_none() {
-                let seconds = if policy == Policy::EverySecond { 1 } else { 30 };
-                let disk = self.disk.clone();
-                let time = Duration::from_secs(seconds);
-                self.timer = Some(Box::pin(async move { disk.pause(time).await }));
-            }
+            return Err(failure);
+        } else if policy == Policy::Always {
+            self.take_off(batch);
+        } else {
+            self.write_held(batch, policy).await?;
         }
         let current = self.current.as_ref().expect("there is a segment");
         let len = current.len;
@@ -295,19 +302,120 @@ impl<D: Disk> Writer<D> {
         // Where the next file is not ready yet this one goes on for a while.
         let ready = self.spare.as_ref().is_none_or(JoinHandle::is_finished);
         if self.begin && (ready || current.at >= len.saturating_mul(OVERLONG)) {
+            self.land_all().await?;
             self.sync().await?;
             self.begin_segment().await?;
         }
         Ok(())
     }
 
-    /// Makes durable what was written.
+    /// Hands over a batch that is synced later.
+    async fn write_held(&mut self, batch: Batch, policy: Policy) -> Result<(), Failure> {
+        self.hold(batch);
+        let current = self.current.as_mut().expect("there is a segment");
+        let bytes = &mut self.held.back_mut().expect("it was just added").bytes;
+        let end = write_records(&*self.disk, current, bytes, self.durable, false).await;
+        current.at = at_file(&name_of(current.number, LOG), end)?;
+        if self.held_len >= HELD_LEN_MAX {
+            return self.sync().await;
+        }
+        if self.timer.is_none() {
+            let seconds = if policy == Policy::EverySecond { 1 } else { 30 };
+            let disk = self.disk.clone();
+            let time = Duration::from_secs(seconds);
+            self.timer = Some(Box::pin(async move { disk.pause(time).await }));
+        }
+        Ok(())
+    }
+
+    /// Lets a batch fly that is durable when it has landed.
+    fn take_off(&mut self, batch: Batch) {
+        let current = self.current.as_mut().expect("there is a segment");
+        let Batch { mut bytes, last } = batch;
+        let len = seal(&mut bytes, self.disk.alignment(), current.number, self.durable);
+        let (disk, file, at) = (self.disk.clone(), current.idle.pop(), current.at);
+        let name = name_of(current.number, LOG);
+        current.at += bytes.len() as u64;
+        let task = async move {
+            let file = match file {
+                Some(file) => Ok(file),
+                None => disk.reopen(&name).await,
+            };
+            let result = match file {
+                Ok(file) => write_bytes(&*disk, &file, &bytes, at, true).await.map(|()| file),
+                failed => failed,
+            };
+            // The padding is of this place; the records may have to be written elsewhere.
+            bytes.truncate(len);
+            (result, bytes)
+        };
+        let flight =
+            Flight { task: Box::pin(task), landed: None, last, begun: omniring::time::now() };
+        self.flights.push_back(flight);
+        self.shared.syncing.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for the first flight and publishes it. If it has failed all others are waited for, and nothing of them counts.
+    async fn land(&mut self) -> Result<(), Failure> {
+        let Some(mut flight) = self.flights.pop_front() else {
+            return Ok(());
+        };
+        poll_fn(|cx| if flight.poll(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+        let Flight { landed, last, begun, .. } = flight;
+        let (result, bytes) = landed.expect("it was waited for");
+        let current = self.current.as_mut().expect("there is a segment");
+        match result {
+            Ok(file) => {
+                current.idle.push(file);
+                self.shared.syncing.store(!self.flights.is_empty(), Ordering::Relaxed);
+                self.note_pace(omniring::time::now() - begun, last);
+                self.publish(last, bytes.len(), bytes);
+                Ok(())
+            }
+            Err(error) => {
+                let name = name_of(current.number, LOG);
+                self.hold(Batch { bytes, last });
+                self.hold_flights().await;
+                at_file(&name, Err(error))
+            }
+        }
+    }
+
+    /// Waits for all flights.
+    async fn land_all(&mut self) -> Result<(), Failure> {
+        while !self.flights.is_empty() {
+            self.land().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for all flights, of which nothing is known then.
+    async fn hold_flights(&mut self) {
+        while let Some(mut flight) = self.flights.pop_front() {
+            poll_fn(|cx| if flight.poll(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+            let (_, bytes) = flight.landed.expect("it was waited for");
+            self.hold(Batch { bytes, last: flight.last });
+        }
+        self.shared.syncing.store(false, Ordering::Relaxed);
+    }
+
+    /// A sync took so long, and makes the records up to this one durable.
+    fn note_pace(&mut self, time: Duration, synced: Lsn) {
+        let last = lock(&self.shared.staging).last;
+        self.gather.synced(time, synced - self.durable, last);
+        self.overlap.synced(time);
+        let shared = &self.shared;
+        shared.sync_us.store(self.gather.time().as_micros() as u64, Ordering::Relaxed);
+        shared.syncs_at_once.store(self.overlap.at_once(), Ordering::Relaxed);
+    }
+
+    /// Makes durable what is held.
     async fn sync(&mut self) -> Result<(), Failure> {
         self.timer = None;
-        if self.written != self.durable {
+        if !self.held.is_empty() {
             let current = self.current.as_ref().expect("there is a segment");
-            at_file(&name_of(current.number, LOG), self.disk.sync(&current.file).await)?;
-            self.publish();
+            at_file(&name_of(current.number, LOG), self.disk.sync(current.file()).await)?;
+            self.publish_held();
         }
         Ok(())
     }
@@ -331,30 +439,33 @@ impl<D: Disk> Writer<D> {
         self.held.push_back(batch);
     }
 
-    /// All that was written is durable: tells everybody.
-    fn publish(&mut self) {
-        self.durable = self.written;
-        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+    /// All that is held is durable.
+    fn publish_held(&mut self) {
         let freed = std::mem::take(&mut self.held_len);
-        let congested = self.shared.congested_len;
-        let before = self.shared.pending.fetch_sub(freed, Ordering::Relaxed);
-        if let Some(batch) = self.held.pop_front()
-            && batch.bytes.capacity() <= KEPT_LEN_MAX
-        {
-            let mut bytes = batch.bytes;
-            bytes.clear();
-            let mut staging = lock(&self.shared.staging);
-            if staging.empty.capacity() < bytes.capacity() {
-                staging.empty = bytes;
-            }
-        }
+        let memory = self.held.pop_front().map(|batch| batch.bytes).unwrap_or_default();
         self.held.clear();
         self.timer = None;
-        self.shared.synced.store(self.durable, Ordering::Release);
+        self.publish(self.written, freed, memory);
+    }
+
+    /// The log is durable up to this record, and so many bytes need not be in memory any more: tells everybody.
+    fn publish(&mut self, durable: Lsn, freed: usize, mut memory: Vec<u8>) {
+        self.durable = durable;
+        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+        let congested = self.shared.congested_len;
+        let before = self.shared.pending.fetch_sub(freed, Ordering::Relaxed);
+        if memory.capacity() <= KEPT_LEN_MAX {
+            memory.clear();
+            let mut staging = lock(&self.shared.staging);
+            if staging.empty.capacity() < memory.capacity() {
+                staging.empty = memory;
+            }
+        }
+        self.shared.synced.store(durable, Ordering::Release);
         if before > congested && before - freed <= congested {
             self.shared.room.notify_waiters();
         }
-        (self.hook)(self.durable);
+        (self.hook)(durable);
     }
 
     fn fail(&self, why: String) {
@@ -380,7 +491,7 @@ impl<D: Disk> Writer<D> {
             }
             self.disk.pause(self.options.retry).await;
         }
-        self.publish();
+        self.publish_held();
         self.shared.failed.store(false, Ordering::Release);
         report::notice("the log is written again", &[("durable_lsn", &self.durable)]);
         true
@@ -435,14 +546,14 @@ impl<D: Disk> Writer<D> {
         let first = self.durable + 1;
         let header =
             segment::Header { is_snapshot: false, start, number, first, base: self.written };
-        let mut current = Current { file, number, at: 0, first, len };
-        write_bytes(&*self.disk, &current.file, &header.to_bytes(), 0, false).await?;
+        let mut current = Current { idle: vec![file], number, at: 0, first, len };
+        write_bytes(&*self.disk, current.file(), &header.to_bytes(), 0, false).await?;
         current.at = u64::from(start);
         for batch in &mut self.held {
             let bytes = &mut batch.bytes;
             current.at = write_records(&*self.disk, &current, bytes, self.durable, false).await?;
         }
-        self.disk.sync(&current.file).await?;
+        self.disk.sync(current.file()).await?;
         // Only what is durable gets the name.
         self.disk.rename(temporary, name).await?;
         self.disk.sync_dir().await?;
@@ -465,14 +576,20 @@ async fn write_records<D: Disk>(
     durable: Lsn,
     sync: bool,
 ) -> io::Result<u64> {
-    let len = records.len();
-    record::pad(records, disk.alignment(), durable);
-    let end = records.len();
-    record::seal(records, to.number, durable);
-    let result = write_bytes(disk, &to.file, records, to.at, sync).await;
+    let len = seal(records, disk.alignment(), to.number, durable);
+    let end = to.at + records.len() as u64;
+    let result = write_bytes(disk, to.file(), records, to.at, sync).await;
     // The padding is of this place; the records may have to be written elsewhere.
     records.truncate(len);
-    result.map(|()| to.at + end as u64)
+    result.map(|()| end)
+}
+
+/// Fills records up with padding and seals them for a segment. Gives their length without padding.
+fn seal(records: &mut Vec<u8>, alignment: usize, segment: u64, durable: Lsn) -> usize {
+    let len = records.len();
+    record::pad(records, alignment, durable);
+    record::seal(records, segment, durable);
+    len
 }
 
 /// Writes bytes through buffers; with `sync` they are durable then.
@@ -494,36 +611,4 @@ pub(super) async fn write_bytes<D: Disk>(
         at += piece.len() as u64;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SYNC: Duration = Duration::from_millis(2);
-
-    #[test]
-    fn who_was_answered_is_waited_for_half_as_long_as_a_sync_takes() {
-        let mut gather = Gather::default();
-        assert_eq!(gather.take_time(), None, "nobody was answered yet");
-        gather.synced(SYNC, 50, 125);
-        assert_eq!((gather.take_time(), gather.wanted), (Some(SYNC / 2), 175));
-        assert_eq!(gather.take_time(), None, "once after each sync");
-    }
-
-    #[test]
-    fn a_wait_in_vain_is_not_repeated_at_once() {
-        let mut gather = Gather::default();
-        gather.synced(SYNC, 50, 125);
-        gather.observe(149);
-        for _ in 0..Gather::REST {
-            gather.synced(SYNC, 50, 200);
-            assert_eq!(gather.take_time(), None);
-        }
-        gather.synced(SYNC, 50, 200);
-        assert!(gather.take_time().is_some());
-        gather.observe(225);
-        gather.synced(SYNC, 50, 300);
-        assert!(gather.take_time().is_some(), "half of them had come");
-    }
 }

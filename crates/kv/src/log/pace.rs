@@ -1,0 +1,228 @@
+//! When a sync is to begin: after how many records, and how many syncs there may be at once.
+
+use std::time::Duration;
+
+use crate::store::Lsn;
+
+/// Whether it is worth waiting for more records before a sync, and how long.
+///
+/// Clients that have waited for a sync write again when it is over. A writer that began the next sync with what has come
+/// meanwhile would have half of them in each, and each would wait for two. And one that began a sync with each record
+/// that comes would have all that there may be at once under way for a few.
+#[derive(Debug, Default)]
+pub(super) struct Gather {
+    /// How long a write with its sync takes: a moving average.
+    time: Duration,
+    /// The record that there is when all whom the last sync has answered have written again, and when half of them have.
+    wanted: Lsn,
+    half: Lsn,
+    /// A sync has just ended.
+    is_due: bool,
+    /// Syncs before which nothing is waited for, as it was in vain.
+    rest: u32,
+}
+
+impl Gather {
+    /// The part of the time between two syncs that it may take.
+    const SHARE: u32 = 2;
+    /// Syncs that go at once after one that was waited for in vain.
+    const REST: u32 = 8;
+
+    /// A sync has taken so long and made so many records durable; `last` is the last that there is.
+    pub(super) fn synced(&mut self, time: Duration, records: u64, last: Lsn) {
+        self.time = if self.time.is_zero() { time } else { (self.time * 7 + time) / 8 };
+        self.wanted = last + records;
+        self.half = last + records.div_ceil(2);
+        self.is_due = self.rest == 0;
+        self.rest = self.rest.saturating_sub(1);
+    }
+
+    /// How long syncs take.
+    pub(super) fn time(&self) -> Duration {
+        self.time
+    }
+
+    /// How long to wait, if at all, and for which record, before the next sync, where there may be `at_once` of them; if
+    /// others are under way, the last of them since `since`.
+    pub(super) fn wait(
+        &mut self,
+        at_once: usize,
+        since: Option<Duration>,
+    ) -> Option<(Duration, Lsn)> {
+        let time = self.time / (Self::SHARE * at_once as u32);
+        if std::mem::take(&mut self.is_due) {
+            return Some((time, self.wanted));
+        }
+        let left = time.saturating_sub(since?);
+        (!left.is_zero()).then_some((left, Lsn::MAX))
+    }
+
+    /// The wait for a record is over, and this is the last one that there is.
+    pub(super) fn observe(&mut self, wanted: Lsn, last: Lsn) {
+        if wanted == self.wanted && last < self.half {
+            self.rest = Self::REST;
+        }
+    }
+}
+
+/// How many syncs may be in flight at once.
+///
+/// A disk that takes two as quickly as one has who writes wait for half as long before their sync begins. A disk that
+/// lets one wait for the other, as those do that give so many syncs a second, has each sync take twice as long, with half
+/// the records. What it is like is found out by trying: twice as many, and one again where each takes markedly longer.
+#[derive(Debug)]
+pub(super) struct Overlap {
+    at_once: usize,
+    /// How long a sync takes with so many at once, and alone: moving averages.
+    time: Duration,
+    alone: Duration,
+    /// Syncs since the number was changed.
+    seen: u32,
+    /// Syncs to be seen before it is doubled, which grows with each time that this was in vain.
+    patience: u32,
+    is_fixed: bool,
+}
+
+impl Overlap {
+    const AT_ONCE_MAX: usize = 4;
+    /// Each sync costs the processor some, so that quick ones do not overlap: their time for each that is in flight.
+    const SPACING_MIN: Duration = Duration::from_micros(250);
+    /// Syncs after which an average says something.
+    const SEEN_MIN: u32 = 32;
+    const PATIENCE_MAX: u32 = 8192;
+
+    /// As many as turns out to be good, or as many as are said.
+    pub(super) fn new(fixed: Option<usize>) -> Overlap {
+        Overlap {
+            at_once: fixed.unwrap_or(1),
+            time: Duration::ZERO,
+            alone: Duration::ZERO,
+            seen: 0,
+            patience: Self::SEEN_MIN,
+            is_fixed: fixed.is_some(),
+        }
+    }
+
+    /// How many there may be.
+    pub(super) fn at_once(&self) -> usize {
+        self.at_once
+    }
+
+    /// A sync has taken so long.
+    pub(super) fn synced(&mut self, time: Duration) {
+        self.time = if self.seen == 0 { time } else { (self.time * 15 + time) / 16 };
+        self.seen = self.seen.saturating_add(1);
+        if self.is_fixed || self.seen < Self::SEEN_MIN {
+            return;
+        }
+        let doubled = self.at_once * 2;
+        if self.at_once > 1 && self.is_slowed() {
+            self.patience = (self.patience * 4).min(Self::PATIENCE_MAX);
+            self.set(1);
+        } else if self.at_once > 1 && self.time < Self::SPACING_MIN {
+            self.set(1);
+        } else if doubled <= Self::AT_ONCE_MAX
+            && self.seen >= self.patience
+            && self.time >= Self::SPACING_MIN * doubled as u32
+        {
+            if self.at_once == 1 {
+                self.alone = self.time;
+            }
+            self.set(doubled);
+        } else if self.at_once > 1 && self.seen >= Self::PATIENCE_MAX {
+            self.patience = Self::SEEN_MIN;
+        }
+    }
+
+    /// Whether each takes half as long again as one alone did.
+    fn is_slowed(&self) -> bool {
+        self.time > self.alone * 3 / 2
+    }
+
+    fn set(&mut self, at_once: usize) {
+        self.at_once = at_once;
+        self.seen = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYNC: Duration = Duration::from_millis(2);
+
+    #[test]
+    fn who_was_answered_is_waited_for_half_as_long_as_a_sync_takes() {
+        let mut gather = Gather::default();
+        assert_eq!(gather.wait(1, None), None, "nobody was answered yet");
+        gather.synced(SYNC, 50, 125);
+        assert_eq!(gather.wait(1, None), Some((SYNC / 2, 175)));
+        assert_eq!(gather.wait(1, None), None, "once after each sync");
+        gather.synced(SYNC, 50, 175);
+        assert_eq!(gather.wait(4, None), Some((SYNC / 8, 225)), "the next one ends the sooner");
+    }
+
+    #[test]
+    fn a_wait_in_vain_is_not_repeated_at_once() {
+        let mut gather = Gather::default();
+        gather.synced(SYNC, 50, 125);
+        gather.observe(175, 149);
+        for _ in 0..Gather::REST {
+            gather.synced(SYNC, 50, 200);
+            assert_eq!(gather.wait(1, None), None);
+        }
+        gather.synced(SYNC, 50, 200);
+        assert!(gather.wait(1, None).is_some());
+        gather.observe(250, 225);
+        gather.synced(SYNC, 50, 300);
+        assert!(gather.wait(1, None).is_some(), "half of them had come");
+    }
+
+    #[test]
+    fn syncs_under_way_at_once_are_some_time_apart() {
+        let mut gather = Gather::default();
+        gather.synced(SYNC, 50, 125);
+        gather.wait(4, None);
+        let (apart, little) = (SYNC / 8, SYNC / 100);
+        assert_eq!(gather.wait(4, None), None, "none is under way");
+        assert_eq!(gather.wait(4, Some(little)), Some((apart - little, Lsn::MAX)));
+        assert_eq!(gather.wait(4, Some(apart)), None);
+    }
+
+    /// The numbers that there may be at once while a disk, asked for so many, takes its time.
+    fn tried(syncs: u32, time: impl Fn(usize) -> Duration) -> Vec<usize> {
+        let mut overlap = Overlap::new(None);
+        (0..syncs)
+            .map(|_| {
+                overlap.synced(time(overlap.at_once()));
+                overlap.at_once()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn slow_syncs_overlap_where_the_disk_takes_several_at_once() {
+        let tried = tried(1000, |_| SYNC);
+        assert_eq!(tried[..20], [1; 20]);
+        assert_eq!(tried[500..], [4; 500]);
+    }
+
+    #[test]
+    fn syncs_that_wait_for_one_another_go_one_by_one_but_for_rare_trials() {
+        let tried = tried(100_000, |at_once| SYNC * at_once as u32);
+        assert!(tried.contains(&2));
+        let more = tried.iter().filter(|&&at_once| at_once > 1).count();
+        assert!(more < tried.len() / 100, "{more}");
+    }
+
+    #[test]
+    fn quick_syncs_go_one_by_one() {
+        let quick = Duration::from_micros(150);
+        assert_eq!(tried(1000, |_| quick), [1; 1000]);
+        let mut overlap = Overlap::new(None);
+        (0..200).for_each(|_| overlap.synced(SYNC));
+        assert_eq!(overlap.at_once(), 4);
+        (0..200).for_each(|_| overlap.synced(quick));
+        assert_eq!(overlap.at_once(), 1, "they have become quick");
+    }
+}
