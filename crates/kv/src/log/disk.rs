@@ -17,14 +17,14 @@ pub const BUF_LEN: usize = 256 * 1024;
 pub trait Disk: 'static {
     /// An open file.
     type File: 'static;
-    /// A buffer of [`BUF_LEN`] bytes.
+    /// A buffer of up to [`BUF_LEN`] bytes.
     type Buf: DerefMut<Target = [u8]> + 'static;
 
     /// What offsets and lengths of writes are multiples of, in bytes: a power of two, at most [`BUF_LEN`].
     fn alignment(&self) -> usize;
 
-    /// A buffer, as soon as one is free.
-    async fn buffer(&self) -> Self::Buf;
+    /// A buffer of `len` bytes at least, [`BUF_LEN`] at most, as soon as one is free.
+    async fn buffer(&self, len: usize) -> Self::Buf;
 
     /// The names of all files, in no promised order.
     async fn list(&self) -> io::Result<Vec<String>>;

@@ -13,8 +13,11 @@ use omniring::fs::{self, File, OpenOptions};
 
 use super::disk::{BUF_LEN, Disk};
 
-/// Buffers: two of the log, so that one is filled while the other is written, and two of a snapshot.
+/// Large buffers: two of the log, one of them for the room that is made ahead, and two of a snapshot.
 const BUFS: usize = 4;
+/// Bytes of a small buffer, which most batches of the log fit into, and one for each that may be in flight.
+const SMALL_LEN: usize = 32 * 1024;
+const SMALL_BUFS: usize = 4;
 /// No device writes less at once, as far as is known, and no page is less.
 const ALIGNMENT_MIN: usize = 4096;
 /// Room that is filled with zeros as quickly as can be, in bytes. More is for later, and the syncs of the log have to
@@ -66,7 +69,7 @@ impl Files {
     /// # Panics
     /// Outside of a runtime.
     pub async fn open_unlocked(path: impl AsRef<Path>) -> io::Result<Files> {
-        let pool = FixedPool::builder().class(BUF_LEN, BUFS).build();
+        let pool = FixedPool::builder().class(BUF_LEN, BUFS).class(SMALL_LEN, SMALL_BUFS).build();
         Ok(Files {
             path: path.as_ref().to_owned(),
             pool: pool.map_err(|error| io::Error::other(error.to_string()))?,
@@ -134,8 +137,8 @@ impl Disk for Files {
         self.alignment
     }
 
-    async fn buffer(&self) -> FixedBuf {
-        self.pool.take(BUF_LEN).await.expect("there is a class of that length")
+    async fn buffer(&self, len: usize) -> FixedBuf {
+        self.pool.take(len).await.expect("there is a class of that length")
     }
 
     async fn list(&self) -> io::Result<Vec<String>> {
@@ -160,14 +163,13 @@ impl Disk for Files {
             // Room that is only reserved becomes written room at the first write, which is a change of
             // metadata that the sync would wait for.
             let mut at = 0;
-            let mut buf = self.buffer().await;
+            let mut buf = self.buffer(BUF_LEN).await;
             while at < len {
                 buf.fill(0);
                 let piece = (len - at).min(BUF_LEN as u64) as usize;
                 let (done, given_back) = self.write(&file, buf, piece, at, false).await;
                 done?;
                 buf = given_back;
-                buf.set_len(BUF_LEN);
                 at += piece as u64;
                 if at >= HURRIED_LEN {
                     self.pause(PAUSE).await;
@@ -214,6 +216,7 @@ impl Disk for Files {
         at: u64,
         sync: bool,
     ) -> (io::Result<()>, FixedBuf) {
+        let whole = buf.len();
         buf.set_len(len);
         let (mut result, mut buf) = match sync {
             true => file.write_durable_at(buf, at).await,
@@ -222,7 +225,7 @@ impl Disk for Files {
         if sync {
             result = self.delayed(result).await;
         }
-        buf.set_len(BUF_LEN);
+        buf.set_len(whole);
         (result, buf)
     }
 

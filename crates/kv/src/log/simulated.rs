@@ -254,7 +254,7 @@ impl Disk for Simulated {
         SECTOR
     }
 
-    async fn buffer(&self) -> Buf {
+    async fn buffer(&self, _len: usize) -> Buf {
         Buf(
             self.state.borrow_mut().bufs.pop().unwrap_or_else(|| vec![0; BUF_LEN]),
             self.state.clone(),

@@ -603,7 +603,7 @@ pub(super) async fn write_bytes<D: Disk>(
     let mut at = at;
     let mut pieces = bytes.chunks(BUF_LEN).peekable();
     while let Some(piece) = pieces.next() {
-        let mut buf = disk.buffer().await;
+        let mut buf = disk.buffer(piece.len()).await;
         buf[..piece.len()].copy_from_slice(piece);
         let last = pieces.peek().is_none();
         let (result, _) = disk.write(file, buf, piece.len(), at, sync && last).await;
