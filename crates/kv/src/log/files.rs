@@ -12,12 +12,13 @@ use omniring::buf::{FixedBuf, FixedPool};
 use omniring::fs::{self, File, OpenOptions};
 
 use super::disk::{BUF_LEN, Disk};
+use super::pace;
 
 /// Large buffers: two of the log, one of them for the room that is made ahead, and two of a snapshot.
 const BUFS: usize = 4;
 /// Bytes of a small buffer, which most batches of the log fit into, and one for each that may be in flight.
-const SMALL_LEN: usize = 32 * 1024;
-const SMALL_BUFS: usize = 4;
+const SMALL_LEN: usize = 16 * 1024;
+const SMALL_BUFS: usize = pace::AT_ONCE_MAX;
 /// No device writes less at once, as far as is known, and no page is less.
 const ALIGNMENT_MIN: usize = 4096;
 /// Room that is filled with zeros as quickly as can be, in bytes. More is for later, and the syncs of the log have to

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::store::Lsn;
 
+/// Syncs under way at once, at most.
+pub(super) const AT_ONCE_MAX: usize = 8;
+
 /// Whether it is worth waiting for more records before a sync, and how long.
 ///
 /// Clients that have waited for a sync write again when it is over. A writer that began the next sync with what has come
@@ -23,7 +26,7 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    /// The part of the time between two syncs that it may take.
+    /// The part of the time of a sync that it may take, or that there is between syncs where more are under way.
     const SHARE: u32 = 2;
     /// Syncs that go at once after one that was waited for in vain.
     const REST: u32 = 8;
@@ -49,7 +52,7 @@ impl Gather {
         at_once: usize,
         since: Option<Duration>,
     ) -> Option<(Duration, Lsn)> {
-        let time = self.time / (Self::SHARE * at_once as u32);
+        let time = self.time / Self::SHARE.max(at_once as u32);
         if std::mem::take(&mut self.is_due) {
             return Some((time, self.wanted));
         }
@@ -69,7 +72,8 @@ impl Gather {
 ///
 /// A disk that takes two as quickly as one has who writes wait for half as long before their sync begins. A disk that
 /// lets one wait for the other, as those do that give so many syncs a second, has each sync take twice as long, with half
-/// the records. What it is like is found out by trying: twice as many, and one again where each takes markedly longer.
+/// the records. What it is like is found out by trying: twice as many, and half as many again where each takes so much
+/// longer that little is won.
 #[derive(Debug)]
 pub(super) struct Overlap {
     at_once: usize,
@@ -84,12 +88,13 @@ pub(super) struct Overlap {
 }
 
 impl Overlap {
-    const AT_ONCE_MAX: usize = 4;
-    /// Each sync costs the processor some, so that quick ones do not overlap: their time for each that is in flight.
-    const SPACING_MIN: Duration = Duration::from_micros(250);
+    /// Each sync costs the processor some, so that quick ones do not overlap: the least time from one to the next.
+    const SPACING_MIN: Duration = Duration::from_micros(200);
     /// Syncs after which an average says something.
     const SEEN_MIN: u32 = 32;
     const PATIENCE_MAX: u32 = 8192;
+    /// Syncs after which more at once have proved good.
+    const PROVED: u32 = 1024;
 
     /// As many as turns out to be good, or as many as are said.
     pub(super) fn new(fixed: Option<usize>) -> Overlap {
@@ -118,10 +123,10 @@ impl Overlap {
         let doubled = self.at_once * 2;
         if self.at_once > 1 && self.is_slowed() {
             self.patience = (self.patience * 4).min(Self::PATIENCE_MAX);
-            self.set(1);
+            self.set(self.at_once / 2);
         } else if self.at_once > 1 && self.time < Self::SPACING_MIN {
             self.set(1);
-        } else if doubled <= Self::AT_ONCE_MAX
+        } else if doubled <= AT_ONCE_MAX
             && self.seen >= self.patience
             && self.time >= Self::SPACING_MIN * doubled as u32
         {
@@ -129,14 +134,14 @@ impl Overlap {
                 self.alone = self.time;
             }
             self.set(doubled);
-        } else if self.at_once > 1 && self.seen >= Self::PATIENCE_MAX {
+        } else if self.at_once > 1 && self.seen == Self::PROVED {
             self.patience = Self::SEEN_MIN;
         }
     }
 
-    /// Whether each takes half as long again as one alone did.
+    /// Whether they take so much longer than one alone did that hardly more of them end in the same time.
     fn is_slowed(&self) -> bool {
-        self.time > self.alone * 3 / 2
+        self.time * 3 > self.alone * (3 + self.at_once as u32)
     }
 
     fn set(&mut self, at_once: usize) {
@@ -159,7 +164,7 @@ mod tests {
         assert_eq!(gather.wait(1, None), Some((SYNC / 2, 175)));
         assert_eq!(gather.wait(1, None), None, "once after each sync");
         gather.synced(SYNC, 50, 175);
-        assert_eq!(gather.wait(4, None), Some((SYNC / 8, 225)), "the next one ends the sooner");
+        assert_eq!(gather.wait(4, None), Some((SYNC / 4, 225)), "the next one ends the sooner");
     }
 
     #[test]
@@ -183,7 +188,7 @@ mod tests {
         let mut gather = Gather::default();
         gather.synced(SYNC, 50, 125);
         gather.wait(4, None);
-        let (apart, little) = (SYNC / 8, SYNC / 100);
+        let (apart, little) = (SYNC / 4, SYNC / 100);
         assert_eq!(gather.wait(4, None), None, "none is under way");
         assert_eq!(gather.wait(4, Some(little)), Some((apart - little, Lsn::MAX)));
         assert_eq!(gather.wait(4, Some(apart)), None);
@@ -204,7 +209,7 @@ mod tests {
     fn slow_syncs_overlap_where_the_disk_takes_several_at_once() {
         let tried = tried(1000, |_| SYNC);
         assert_eq!(tried[..20], [1; 20]);
-        assert_eq!(tried[500..], [4; 500]);
+        assert_eq!(tried[500..], [8; 500]);
     }
 
     #[test]
@@ -221,7 +226,7 @@ mod tests {
         assert_eq!(tried(1000, |_| quick), [1; 1000]);
         let mut overlap = Overlap::new(None);
         (0..200).for_each(|_| overlap.synced(SYNC));
-        assert_eq!(overlap.at_once(), 4);
+        assert_eq!(overlap.at_once(), 8);
         (0..200).for_each(|_| overlap.synced(quick));
         assert_eq!(overlap.at_once(), 1, "they have become quick");
     }
