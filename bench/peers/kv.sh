@@ -42,4 +42,9 @@ if cc -O2 -shared -fPIC -o "$slow_sync" "$here/kv/slow_sync.c" -ldl; then
 else
     echo "skipped: rivals with slow syncs (no C compiler that makes slow_sync.so)" >&2
 fi
+if benchmark=$(command -v redis-benchmark); then
+    set -- --redis-benchmark "$benchmark" "$@"
+else
+    echo "skipped: the load of redis-benchmark (Debian has it in redis-tools)" >&2
+fi
 exec "$here/target/release/kv-peers" "$@"

@@ -4,6 +4,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -283,6 +285,28 @@ fn go_first() {
             println!("chrt cannot be used: readers share a core with writers evenly")
         });
     }
+}
+
+/// Lets redis-benchmark write with as many clients, and gives its thousands of writes a second.
+pub fn redis_benchmark(program: &Path, addr: SocketAddr, keys: Keys, writes: u64) -> Result<f64> {
+    let numbers = [
+        ("-p", u64::from(addr.port())),
+        ("-c", 50),
+        ("-n", writes),
+        ("-d", keys.value as u64),
+        ("-r", keys.count),
+    ];
+    let done = Command::new(program)
+        .args(["-t", "set", "--csv"])
+        .args(numbers.iter().flat_map(|(name, value)| [(*name).to_owned(), value.to_string()]))
+        .output()
+        .with_context(|| program.display().to_string())?;
+    let text = String::from_utf8_lossy(&done.stdout);
+    let rate = text.lines().rev().find_map(|line| {
+        let rate = line.strip_prefix("\"SET\",\"")?.split('"').next()?;
+        rate.parse::<f64>().ok()
+    });
+    Ok(rate.with_context(|| format!("redis-benchmark: {text}"))? / 1000.0)
 }
 
 /// Writes all keys once, in order.

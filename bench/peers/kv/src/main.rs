@@ -57,6 +57,12 @@ struct Options {
     /// Where servers keep their files
     #[arg(long, default_value = ".")]
     files: PathBuf,
+    /// The same while syncs are made slower: in memory, so that they take that long and no longer
+    #[arg(long, default_value = "/dev/shm")]
+    slow_files: PathBuf,
+    /// redis-benchmark, for a second load of durable writes
+    #[arg(long)]
+    redis_benchmark: Option<PathBuf>,
 }
 
 const CLIENTS: usize = 50;
@@ -81,6 +87,8 @@ fn main() -> Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(1)?;
     sched_setaffinity(Pid::from_raw(0), &cpus).context("this needs two cores")?;
+    // Servers inherit it: the delays of syncs may be late by 50 us otherwise.
+    nix::sys::prctl::set_timerslack(1)?;
     let mut kinds = Vec::new();
     for engine in &options.engines {
         kinds.push(Kind {
@@ -230,23 +238,32 @@ fn durable(options: &Options, kinds: &[Kind]) -> Result<()> {
         .collect();
     let mut figures: Vec<_> = by_delay
         .iter()
-        .map(|(_, kinds)| vec![vec![Vec::new(); kinds.len()]; 10])
+        .map(|(_, kinds)| vec![vec![Vec::new(); kinds.len()]; 11])
         .collect();
     let time = Duration::from_millis(options.ms);
     let warm = Duration::from_millis(200);
     for _ in 0..options.rounds {
         for ((delay_us, kinds), figures) in by_delay.iter().zip(&mut figures) {
             for (index, kind) in kinds.iter().enumerate() {
-                let server = Server::start(kind, &ALWAYS, &options.files)?;
+                let files = match delay_us {
+                    0 => &options.files,
+                    _ => &options.slow_files,
+                };
+                let server = Server::start(kind, &ALWAYS, files)?;
                 load::fill(server.addr, keys, false)?;
                 let run = |groups: &[Group]| load::run_apart(server.addr, keys, groups, warm, time);
                 let alone = run(&[readers])?;
                 let set = run(&[writers])?;
+                let other = match &options.redis_benchmark {
+                    Some(program) => load::redis_benchmark(program, server.addr, keys, set[0].ops)?,
+                    None => f64::NAN,
+                };
                 let both = run(&[writers, readers])?;
                 let rate = |done: &load::Done| done.ops as f64 / time.as_secs_f64() / 1000.0;
                 let (before, beside) = (&alone[0], &both[1]);
                 let all = [
                     rate(&set[0]),
+                    other,
                     rate(&both[0]),
                     rate(beside),
                     before.ms(50.0),
@@ -262,8 +279,9 @@ fn durable(options: &Options, kinds: &[Kind]) -> Result<()> {
                 }
                 if kind.is_ours {
                     let sync_us = server.info("persistence", "aof_sync_us")?;
+                    let at_once = server.info("persistence", "aof_syncs_at_once")?;
                     println!(
-                        "{} +{delay_us} us: a sync took {sync_us} us of late",
+                        "{} +{delay_us} us: a sync took {sync_us} us of late, {at_once} at once",
                         kind.name
                     );
                 }
@@ -275,6 +293,7 @@ fn durable(options: &Options, kinds: &[Kind]) -> Result<()> {
     }
     let names = [
         ("SET alone", "k/s", false),
+        ("  by redis-benchmark", "k/s", false),
         ("SET beside GET", "k/s", false),
         ("GET beside SET", "k/s", false),
         ("GET alone p50", "ms", true),

@@ -46,6 +46,7 @@ impl Server {
             .arg(&kind.program)
             .args(&kind.args)
             .args(["--port", &addr.port().to_string(), "--save", ""])
+            .args(["--loglevel", "warning"])
             .arg("--dir")
             .arg(dir.path())
             .args(settings)
