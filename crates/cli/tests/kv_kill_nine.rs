@@ -155,7 +155,7 @@ struct World {
 }
 
 /// One life of the server under load, its end, and what is there afterwards.
-fn cycle(server: &mut Server, world: &mut World, dir: &Path, options: &[&str], seed: u64) {
+fn cycle(server: &mut Server, world: &mut World, start: impl Fn() -> Server, seed: u64) {
     let mut random = Random::new(seed);
     let progress: Vec<Progress> = (0..WRITERS).map(|_| Progress::default()).collect();
     let saves = random.below(3) == 0;
@@ -203,7 +203,7 @@ fn cycle(server: &mut Server, world: &mut World, dir: &Path, options: &[&str], s
         (written, seen, bankers.map(|banker| banker.join().unwrap()))
     });
 
-    *server = Server::start(dir, options);
+    *server = start();
     let mut client = server.connect();
     for (writer, &sent) in written.iter().enumerate() {
         let all = Op::read_all(writer);
@@ -298,10 +298,16 @@ fn run_lane(lane: u64, engine: &str, appendonly: &str, cycles: u64, seed: u64) -
         let cores = if cycle.is_multiple_of(2) { "2" } else { "1" };
         ["--engine", engine, "--cores", cores, "--appendonly", appendonly]
     };
-    let mut server = Server::start(dir.path(), &options(0));
+    // In half of the lives syncs are slow and several are under way at once.
+    let slow = [("OMNIRING_KV_SYNC_DELAY_US", "500"), ("OMNIRING_KV_SYNCS_AT_ONCE", "4")];
+    let start = |cycle: u64| {
+        let variables = if cycle % 4 < 2 { &slow[..] } else { &[] };
+        Server::start_in(dir.path(), &options(cycle), variables)
+    };
+    let mut server = start(0);
     for index in 0..cycles {
         let seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(index << 1) | 1;
-        cycle(&mut server, &mut world, dir.path(), &options(index + 1), seed);
+        cycle(&mut server, &mut world, || start(index + 1), seed);
     }
     world
 }

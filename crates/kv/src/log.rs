@@ -70,6 +70,7 @@ pub use disk::{BUF_LEN, Disk};
 pub use failure::{Damage, Failure};
 pub use files::Files;
 pub use into_keys::IntoKeys;
+pub use pace::SYNCS_AT_ONCE_MAX;
 pub use piece::{Owner, Piece};
 pub use recovery::{Recovered, Target, read_again, recover};
 pub use snapshot::{Room, Saved, Snapshot, save_slice};
@@ -127,7 +128,7 @@ pub struct Options {
     pub congested_len: usize,
     /// The time from a failure to the next attempt to go on.
     pub retry: Duration,
-    /// How many syncs may be under way at once that writes wait for, 1 at least. `None` finds out how many are worth it.
+    /// How many syncs may be under way at once that writes wait for, 1 to [`SYNCS_AT_ONCE_MAX`]. `None` finds out how many are worth it.
     pub syncs_at_once: Option<usize>,
 }
 

@@ -16,6 +16,11 @@ pub struct Server {
 impl Server {
     /// Starts a server on this directory, with further options, and waits until it answers.
     pub fn start(dir: &Path, options: &[&str]) -> Server {
+        Server::start_in(dir, options, &[])
+    }
+
+    /// The same in an environment that has these variables besides.
+    pub fn start_in(dir: &Path, options: &[&str], variables: &[(&str, &str)]) -> Server {
         let dir_word = dir.to_str().expect("a plain path");
         let until = Instant::now() + PATIENCE;
         loop {
@@ -28,6 +33,7 @@ impl Server {
                 .args(["kv", "--bind", "127.0.0.1", "--port", &port.to_string(), "--dir", dir_word])
                 .args(options)
                 .env_remove("OMNIRING_ENGINE")
+                .envs(variables.iter().copied())
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(stderr)

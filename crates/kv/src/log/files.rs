@@ -18,7 +18,7 @@ use super::pace;
 const BUFS: usize = 4;
 /// Bytes of a small buffer, which most batches of the log fit into, and one for each that may be in flight.
 const SMALL_LEN: usize = 16 * 1024;
-const SMALL_BUFS: usize = pace::AT_ONCE_MAX;
+const SMALL_BUFS: usize = pace::SYNCS_AT_ONCE_MAX;
 /// No device writes less at once, as far as is known, and no page is less.
 const ALIGNMENT_MIN: usize = 4096;
 /// Room that is filled with zeros as quickly as can be, in bytes. More is for later, and the syncs of the log have to

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::store::Lsn;
 
 /// Syncs under way at once, at most.
-pub(super) const AT_ONCE_MAX: usize = 8;
+pub const SYNCS_AT_ONCE_MAX: usize = 8;
 
 /// Whether it is worth waiting for more records before a sync, and how long.
 ///
@@ -126,7 +126,7 @@ impl Overlap {
             self.set(self.at_once / 2);
         } else if self.at_once > 1 && self.time < Self::SPACING_MIN {
             self.set(1);
-        } else if doubled <= AT_ONCE_MAX
+        } else if doubled <= SYNCS_AT_ONCE_MAX
             && self.seen >= self.patience
             && self.time >= Self::SPACING_MIN * doubled as u32
         {

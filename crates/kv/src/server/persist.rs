@@ -30,6 +30,8 @@ const DUMP: &str = "dump.rdb";
 /// By how many microseconds each sync of the log is to take longer, as on a slower disk: for measurements, so it has
 /// no place among the settings.
 const SYNC_DELAY_US: &str = "OMNIRING_KV_SYNC_DELAY_US";
+/// Fixes how many syncs there may be at once, for tests and measurements.
+const SYNCS_AT_ONCE: &str = "OMNIRING_KV_SYNCS_AT_ONCE";
 
 /// The time that a core spends on a snapshot before others have their turn.
 const SLICE: Duration = Duration::from_micros(100);
@@ -143,7 +145,10 @@ pub async fn start(server: &Arc<Server>, keys: &mut Keys) -> Result<Vec<String>,
     if is_new {
         notices.extend(load_redis(server, keys, &config.dir).await?);
     }
-    let options = log::Options { policy: policy(&config), ..log::Options::default() };
+    let at_once = std::env::var(SYNCS_AT_ONCE).ok().and_then(|text| text.parse::<usize>().ok());
+    let syncs_at_once = at_once.map(|at_once| at_once.clamp(1, log::SYNCS_AT_ONCE_MAX));
+    let policy = policy(&config);
+    let options = log::Options { policy, syncs_at_once, ..log::Options::default() };
     let hook: log::Hook = {
         let server = server.clone();
         Box::new(move |lsn| {
