@@ -85,6 +85,8 @@ pub(crate) struct Core {
     shared: Arc<Shared>,
     /// Tasks to run, while the thread is not in the runtime.
     queue: RefCell<VecDeque<Task>>,
+    /// Who has yielded, and goes on after the next turn.
+    yielded: RefCell<Vec<Waker>>,
     /// Every task that has not completed.
     tasks: RefCell<Tasks>,
     /// To and from the other cores, if there are some.
@@ -166,6 +168,23 @@ pub(crate) fn try_current() -> Option<Rc<Core>> {
 #[inline]
 pub(crate) fn is_current(shared: &Arc<Shared>) -> bool {
     OWNER.get() == Arc::as_ptr(shared)
+}
+
+/// Wakes after the next turn of the runtime that the calling code runs in; without one, now.
+pub(crate) fn wake_after_turn(waker: &Waker) {
+    // Cloned while nothing is borrowed: a waker may be the user's code.
+    let mut waker = Some(waker.clone());
+    // At the thread's end there may be no such place any more.
+    let _ = CURRENT.try_with(|current| {
+        if let Some(core) = &*current.borrow()
+            && let Some(waker) = waker.take()
+        {
+            core.yielded.borrow_mut().push(waker);
+        }
+    });
+    if let Some(waker) = waker {
+        waker.wake();
+    }
 }
 
 /// Puts a task of the current runtime in its queue.
@@ -264,6 +283,7 @@ impl Core {
             due: Cell::default(),
             shared: Arc::new(shared),
             queue: RefCell::new(VecDeque::new()),
+            yielded: RefCell::default(),
             tasks: RefCell::new(Tasks::default()),
             post: OnceCell::new(),
             alone: OnceCell::new(),
@@ -386,6 +406,7 @@ impl Core {
         } else {
             self.queue.borrow().len()
         };
+        let ready_count = ready_count + self.yielded.borrow().len();
         let (spawn_count, poll_count) = (self.meter.spawn_count.get(), self.meter.poll_count.get());
         Metrics {
             engine: self.driver.engine(),
@@ -507,10 +528,12 @@ impl Core {
         }
     }
 
-    /// Submits, waits if there is nothing else to do, reaps, and wakes whose deadline has passed.
+    /// Submits, waits if there is nothing else to do, reaps, and wakes whose deadline has passed and, behind
+    /// them, those who have yielded.
     fn turn(&self) {
         let deadline = self.timers.borrow().next_deadline();
-        let idle = QUEUE.with_borrow(VecDeque::is_empty);
+        let has_yielded = !self.yielded.borrow().is_empty();
+        let idle = !has_yielded && QUEUE.with_borrow(VecDeque::is_empty);
         let turned = match self.post.get() {
             None => self.driver.turn(idle, deadline, || self.shared.has_work()),
             Some(post) => self.turn_with_post(idle, deadline, post),
@@ -521,6 +544,9 @@ impl Core {
         }
         if deadline.is_some() {
             self.expire_timers();
+        }
+        if has_yielded {
+            self.wake_yielded();
         }
     }
 
@@ -549,6 +575,16 @@ impl Core {
         self.due.set(due);
     }
 
+    fn wake_yielded(&self) {
+        let mut yielded = self.yielded.take();
+        yielded.drain(..).for_each(Waker::wake);
+        let mut next = self.yielded.borrow_mut();
+        // Wakers are the user's code, which may have yielded.
+        if next.is_empty() {
+            *next = yielded;
+        }
+    }
+
     /// Drops every task, then what they left behind. The thread may be in another runtime.
     pub(crate) fn shut_down(self: &Rc<Core>) {
         let aside = Aside::put();
@@ -570,6 +606,8 @@ impl Core {
         }
         let queue = QUEUE.take();
         drop(queue);
+        let yielded = self.yielded.take();
+        drop(yielded);
         let (woken, calls) = {
             let mut remote = self.shared.remote();
             remote.closed = true;
