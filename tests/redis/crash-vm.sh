@@ -11,7 +11,7 @@
 # with `appendfsync no`, in which something has to be lost: otherwise the 20 would prove nothing.
 #
 # KERNEL.deb as in tests/qemu/run.sh. Prints a line a round and exits with 0 if nothing acknowledged was lost and the
-# control lost something, 1 if not, and 77 if something is missing, which it names. Some 10 s a round.
+# control lost something, 1 if not, and 77 if something is missing, which it names. Some 10 s a round, after a static build.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

@@ -11,7 +11,8 @@ use tempfile::TempDir;
 
 /// A server whose keys are on two cores.
 fn start(dir: &TempDir) -> Server {
-    Server::start(dir.path(), &["--cores", "2", "--appendfsync", "no"])
+    let options = ["--cores", "2", "--appendfsync", "no", "--enable-debug-command", "local"];
+    Server::start(dir.path(), &options)
 }
 
 /// Sends a request whose answer comes later.
@@ -159,6 +160,12 @@ fn who_has_read_a_key_hears_of_its_change_whichever_core_has_it() {
     }
     call(&["FLUSHALL"]);
     assert_eq!(reader.answer().expect("it hears"), invalid(Answer::Nil));
+    for what in ["RELOAD", "LOADAOF"] {
+        call(&["DEBUG", what]);
+        assert_eq!(reader.answer().expect("it hears"), invalid(Answer::Nil), "{what}");
+        assert_eq!(reader.call(&["DEBUG", what]).expect("it is answered"), ok());
+        assert_eq!(reader.answer().expect("it hears"), invalid(Answer::Nil), "{what}");
+    }
 
     // One message for the keys of a command with a prefix, to another client, which speaks RESP2.
     let mut other = server.connect();

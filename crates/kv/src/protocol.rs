@@ -8,4 +8,4 @@ mod reply;
 pub use args::{Args, OwnedArgs};
 pub use number::{LongDouble, parse_cursor, parse_f64, parse_i64, parse_u64, write_f64};
 pub use parser::{Bounds, Parser, ProtocolError, second_words, split_words};
-pub use reply::{Length, Proto, Reply};
+pub use reply::{Length, Proto, Reply, Shared};

@@ -57,6 +57,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::Duration;
 
 use omniring::sync::Notify;
 
@@ -65,6 +66,9 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::report;
 use crate::store::Lsn;
+
+/// How long a connection that is to be closed may take for each of its last sends.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// What all cores share.
 pub struct Server {
@@ -114,6 +118,8 @@ pub struct Server {
     pub started_ms: u64,
     config_file: OnceLock<std::path::PathBuf>,
     listeners: listeners::Listeners,
+    /// [`FAREWELL`], but in tests.
+    farewell: Duration,
     /// Whether keys whose time has come are removed by themselves.
     pub is_expiry_active: AtomicBool,
     /// Whether nothing is done from time to time: `DEBUG PAUSE-CRON`.
@@ -151,6 +157,7 @@ impl Server {
             started_ms: clock::now_ms(),
             config_file: OnceLock::new(),
             listeners: listeners::Listeners::default(),
+            farewell: FAREWELL,
             is_expiry_active: AtomicBool::new(true),
             is_cron_paused: AtomicBool::new(false),
             stopping: Notify::new(),

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::mem::ManuallyDrop;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
@@ -31,15 +32,18 @@ use crate::trace::in_task_span;
 const TASKS_PER_TURN: usize = 128;
 
 thread_local! {
-    /// The runtime that this thread is in.
-    static CURRENT: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
+    /// The runtime that this thread is in: whoever has entered it leaves it. Without a destructor, as the
+    /// others, so that to use it costs no look at whether it has run.
+    static CURRENT: RefCell<ManuallyDrop<Option<Rc<Core>>>> =
+        const { RefCell::new(ManuallyDrop::new(None)) };
 
-    /// Which runtime that is: only to be compared. Without a destructor, it is there for wakers
-    /// that are used in destructors at the thread's end.
+    /// Which runtime that is: only to be compared. It is there for wakers that are used in destructors at
+    /// the thread's end.
     static OWNER: Cell<*const Shared> = const { Cell::new(std::ptr::null()) };
 
-    /// The queue of the runtime that the thread is in.
-    static QUEUE: RefCell<VecDeque<Task>> = const { RefCell::new(VecDeque::new()) };
+    /// The queue of the runtime that the thread is in; outside of one it is empty and has no memory.
+    static QUEUE: RefCell<ManuallyDrop<VecDeque<Task>>> =
+        const { RefCell::new(ManuallyDrop::new(VecDeque::new())) };
 }
 
 /// What other threads may use of a runtime.
@@ -85,6 +89,8 @@ pub(crate) struct Core {
     shared: Arc<Shared>,
     /// Tasks to run, while the thread is not in the runtime.
     queue: RefCell<VecDeque<Task>>,
+    /// Who has yielded, and goes on after the next turn.
+    yielded: RefCell<Vec<Waker>>,
     /// Every task that has not completed.
     tasks: RefCell<Tasks>,
     /// To and from the other cores, if there are some.
@@ -129,7 +135,7 @@ impl Tasks {
 /// # Panics
 /// Outside of a runtime.
 pub(crate) fn current() -> Rc<Core> {
-    CURRENT.with_borrow(|current| match current {
+    CURRENT.with_borrow(|current| match &**current {
         Some(core) => core.clone(),
         None => no_runtime(),
     })
@@ -141,7 +147,7 @@ pub(crate) fn current() -> Rc<Core> {
 /// Outside of a runtime.
 #[inline]
 pub(crate) fn spawn_current<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
-    let (handle, refused) = CURRENT.with_borrow(|current| match current {
+    let (handle, refused) = CURRENT.with_borrow(|current| match &**current {
         Some(core) => core.add(future, None, true),
         None => no_runtime(),
     });
@@ -159,13 +165,29 @@ fn no_runtime() -> ! {
 
 /// The runtime that the calling code runs in, if it does.
 pub(crate) fn try_current() -> Option<Rc<Core>> {
-    CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+    CURRENT.with_borrow(|current| Option::clone(current))
 }
 
 /// Whether the calling code runs in the runtime of `shared`, and so on its thread.
 #[inline]
 pub(crate) fn is_current(shared: &Arc<Shared>) -> bool {
     OWNER.get() == Arc::as_ptr(shared)
+}
+
+/// Wakes after the next turn of the runtime that the calling code runs in; without one, now.
+pub(crate) fn wake_after_turn(waker: &Waker) {
+    // Cloned while nothing is borrowed: a waker may be the user's code.
+    let waker = waker.clone();
+    let refused = CURRENT.with_borrow(|current| match &**current {
+        Some(core) => {
+            core.yielded.borrow_mut().push(waker);
+            None
+        }
+        None => Some(waker),
+    });
+    if let Some(waker) = refused {
+        waker.wake();
+    }
 }
 
 /// Puts a task of the current runtime in its queue.
@@ -204,9 +226,9 @@ pub(crate) struct Entered(());
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let Some(core) = CURRENT.with_borrow_mut(Option::take) else { return };
+        let Some(core) = CURRENT.with_borrow_mut(|current| current.take()) else { return };
         OWNER.set(std::ptr::null());
-        QUEUE.with(|queue| queue.swap(&core.queue));
+        core.swap_queue();
     }
 }
 
@@ -215,7 +237,7 @@ struct Aside(Option<Rc<Core>>);
 
 impl Aside {
     fn put() -> Aside {
-        let core = CURRENT.with_borrow(Clone::clone);
+        let core = try_current();
         if core.is_some() {
             drop(Entered(()));
         }
@@ -264,6 +286,7 @@ impl Core {
             due: Cell::default(),
             shared: Arc::new(shared),
             queue: RefCell::new(VecDeque::new()),
+            yielded: RefCell::default(),
             tasks: RefCell::new(Tasks::default()),
             post: OnceCell::new(),
             alone: OnceCell::new(),
@@ -309,11 +332,16 @@ impl Core {
     pub(crate) fn enter(self: &Rc<Core>) -> Entered {
         CURRENT.with_borrow_mut(|current| {
             assert!(current.is_none(), "a runtime cannot run inside of another: use spawn");
-            *current = Some(self.clone());
+            **current = Some(self.clone());
         });
         OWNER.set(Arc::as_ptr(&self.shared));
-        QUEUE.with(|queue| queue.swap(&self.queue));
+        self.swap_queue();
         Entered(())
+    }
+
+    /// Exchanges the thread's queue and the runtime's.
+    fn swap_queue(&self) {
+        QUEUE.with_borrow_mut(|queue| std::mem::swap(&mut **queue, &mut self.queue.borrow_mut()));
     }
 
     pub(crate) fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
@@ -382,10 +410,11 @@ impl Core {
     #[cfg(feature = "metrics")]
     pub(crate) fn metrics(&self) -> Metrics {
         let ready_count = if is_current(&self.shared) {
-            QUEUE.with_borrow(VecDeque::len)
+            QUEUE.with_borrow(|queue| queue.len())
         } else {
             self.queue.borrow().len()
         };
+        let ready_count = ready_count + self.yielded.borrow().len();
         let (spawn_count, poll_count) = (self.meter.spawn_count.get(), self.meter.poll_count.get());
         Metrics {
             engine: self.driver.engine(),
@@ -407,23 +436,38 @@ impl Core {
         let mut future = pin!(future);
         let waker = Waker::from(Arc::new(MainWaker(self.shared.clone())));
         let mut cx = Context::from_waker(&waker);
-        self.shared.main_woken.store(true, Relaxed);
-        let mut left = TASKS_PER_TURN;
+        self.shared.main_woken.swap(false, AcqRel);
+        let mut left = TASKS_PER_TURN - 1;
         loop {
-            if self.shared.main_woken.load(Relaxed) && self.shared.main_woken.swap(false, AcqRel) {
-                left -= 1;
-                let started = self.hogs.as_ref().map(|_| now());
-                let polled = future.as_mut().poll(&mut cx);
-                if let (Some(hogs), Some(started)) = (&self.hogs, started) {
+            let polled = match &self.hogs {
+                None => future.as_mut().poll(&mut cx),
+                Some(hogs) => {
+                    let started = now();
+                    let polled = future.as_mut().poll(&mut cx);
                     hogs.observe_main(now() - started);
+                    polled
                 }
-                if let Poll::Ready(output) = polled {
-                    return output;
-                }
+            };
+            if let Poll::Ready(output) = polled {
+                return output;
             }
-            // A future that woke itself asks for a turn; one that a task wakes goes on at once.
-            let wants_turn = self.shared.main_woken.load(Relaxed);
-            self.take_remote();
+            left = self.run_until_woken(left);
+        }
+    }
+
+    /// Runs tasks, so many before the next turn, and I/O until the future of `block_on` is woken: how many are left
+    /// after its poll.
+    #[inline(never)]
+    fn run_until_woken(&self, mut left: usize) -> usize {
+        let shared = &*self.shared;
+        let takes_wake =
+            || shared.main_woken.load(Relaxed) && shared.main_woken.swap(false, AcqRel);
+        // A future that woke itself asks for a turn; one that a task wakes goes on at once.
+        let mut wants_turn = shared.main_woken.load(Relaxed);
+        loop {
+            if shared.has_remote.load(Relaxed) {
+                self.take_what_is_remote();
+            }
             if let Some(post) = self.post.get() {
                 post.take();
             }
@@ -431,17 +475,23 @@ impl Core {
                 None => self.run_tasks(left),
                 Some(hogs) => self.run_tasks_watched(hogs, left),
             };
-            if wants_turn || left == 0 || !self.shared.main_woken.load(Relaxed) {
-                self.turn();
-                left = TASKS_PER_TURN;
+            if !wants_turn && left > 0 && takes_wake() {
+                return left - 1;
             }
+            self.turn();
+            if takes_wake() {
+                return TASKS_PER_TURN - 1;
+            }
+            left = TASKS_PER_TURN;
+            wants_turn = false;
         }
     }
 
     /// Runs so many tasks at most: how many are left of these.
+    #[inline]
     fn run_tasks(&self, count_max: usize) -> usize {
         for left in (0..count_max).rev() {
-            let next = QUEUE.with_borrow_mut(VecDeque::pop_front);
+            let next = QUEUE.with_borrow_mut(|queue| queue.pop_front());
             let Some(task) = next else { return left + 1 };
             self.meter.count_poll();
             if let Some(completed) = task.run() {
@@ -456,7 +506,7 @@ impl Core {
     #[inline(never)]
     fn run_tasks_watched(&self, hogs: &Hogs, count_max: usize) -> usize {
         for left in (0..count_max).rev() {
-            let next = QUEUE.with_borrow_mut(VecDeque::pop_front);
+            let next = QUEUE.with_borrow_mut(|queue| queue.pop_front());
             let Some(task) = next else { return left + 1 };
             self.meter.count_poll();
             let (id, type_name) = (task.id(), task.type_name());
@@ -486,13 +536,6 @@ impl Core {
         completed.release(listed.expect("it was there until now"));
     }
 
-    #[inline]
-    fn take_remote(&self) {
-        if self.shared.has_remote.load(Relaxed) {
-            self.take_what_is_remote();
-        }
-    }
-
     #[cold]
     #[inline(never)]
     fn take_what_is_remote(&self) {
@@ -507,10 +550,13 @@ impl Core {
         }
     }
 
-    /// Submits, waits if there is nothing else to do, reaps, and wakes whose deadline has passed.
+    /// Submits, waits if there is nothing else to do, reaps, and wakes whose deadline has passed and, behind
+    /// them, those who have yielded.
+    #[inline(never)]
     fn turn(&self) {
         let deadline = self.timers.borrow().next_deadline();
-        let idle = QUEUE.with_borrow(VecDeque::is_empty);
+        let has_yielded = !self.yielded.borrow().is_empty();
+        let idle = !has_yielded && QUEUE.with_borrow(|queue| queue.is_empty());
         let turned = match self.post.get() {
             None => self.driver.turn(idle, deadline, || self.shared.has_work()),
             Some(post) => self.turn_with_post(idle, deadline, post),
@@ -521,6 +567,9 @@ impl Core {
         }
         if deadline.is_some() {
             self.expire_timers();
+        }
+        if has_yielded {
+            self.wake_yielded();
         }
     }
 
@@ -549,6 +598,16 @@ impl Core {
         self.due.set(due);
     }
 
+    fn wake_yielded(&self) {
+        let mut yielded = self.yielded.take();
+        yielded.drain(..).for_each(Waker::wake);
+        let mut next = self.yielded.borrow_mut();
+        // Wakers are the user's code, which may have yielded.
+        if next.is_empty() {
+            *next = yielded;
+        }
+    }
+
     /// Drops every task, then what they left behind. The thread may be in another runtime.
     pub(crate) fn shut_down(self: &Rc<Core>) {
         let aside = Aside::put();
@@ -568,8 +627,10 @@ impl Core {
             };
             task.as_ref().inspect(|task| task.shut_down());
         }
-        let queue = QUEUE.take();
+        let queue = QUEUE.with_borrow_mut(|queue| std::mem::take(&mut **queue));
         drop(queue);
+        let yielded = self.yielded.take();
+        drop(yielded);
         let (woken, calls) = {
             let mut remote = self.shared.remote();
             remote.closed = true;

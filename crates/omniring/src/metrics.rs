@@ -33,7 +33,7 @@ pub struct Metrics {
     pub engine: Engine,
     /// Tasks that have not completed.
     pub task_count: usize,
-    /// Tasks in the queue: they were woken and have not run since.
+    /// Tasks in the queue: they were woken, or have yielded, and have not run since.
     pub ready_count: usize,
     /// Tasks that were spawned since the runtime was made.
     pub spawn_count: u64,

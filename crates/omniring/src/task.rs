@@ -624,6 +624,10 @@ impl<T> Drop for JoinHandle<T> {
     fn drop(&mut self) {
         let header = self.task.header();
         let was_joined = header.has(JOINED);
+        if !was_joined {
+            // The output was taken.
+            return;
+        }
         header.clear(JOINED);
         if !header.has(COMPLETED) {
             // SAFETY: on the runtime's thread, as in `poll`.

@@ -13,10 +13,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use omniring::OpFuture;
-use omniring::buf::IoBufExt;
+use omniring::buf::{IoBuf, IoBufExt};
 use omniring::net::{Lease, TcpStream, UnixStream};
 use omniring_driver::ops;
 
@@ -30,7 +29,7 @@ use super::{Client, later, tls};
 use crate::command::Null;
 use crate::config::Config;
 use crate::error::Error;
-use crate::protocol::{Args, Bounds, Length, OwnedArgs, Parser, Proto, Reply};
+use crate::protocol::{Args, Bounds, Length, OwnedArgs, Parser, Proto, Reply, Shared};
 use crate::store::{Lsn, Waiter};
 
 /// With more than this many bytes to be sent, a client's further requests wait.
@@ -42,8 +41,8 @@ const SENT_BY_READER_MAX: usize = 16 * 1024;
 /// Memory of at most so many bytes is kept with a connection for its next replies.
 const KEPT_MAX: usize = 1024;
 
-/// How long a connection that is to be closed may take to receive its last replies.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// Bytes that are sent at once, and that a client may take some time for at a connection's end.
+const PIECE_MAX: usize = 1024 * 1024;
 
 /// A socket of a client.
 #[derive(Clone)]
@@ -95,7 +94,7 @@ impl Socket {
         }
     }
 
-    async fn send_all<B: omniring::buf::IoBuf>(&self, buf: B) -> (io::Result<()>, B) {
+    async fn send_all<B: IoBuf>(&self, buf: B) -> (io::Result<()>, B) {
         match self {
             Socket::Tcp(stream) => stream.send_all(buf).await,
             Socket::Tls(stream) => stream.send_all(buf).await,
@@ -145,6 +144,8 @@ pub struct Conn {
     /// The wait for a key.
     pub waiting: RefCell<Option<(Arc<Waiter>, Null)>>,
     is_closing: Cell<bool>,
+    /// Set when it is to be closed: for a send that goes on then.
+    closing: Signal,
     is_killed: Cell<bool>,
     /// Whether it is among the core's connections that wait for the disk.
     pub is_in_gated: Cell<bool>,
@@ -334,9 +335,10 @@ impl Conn {
         self.writer.set();
     }
 
-    /// Closes the connection when everything is sent.
+    /// Closes the connection when everything is sent, or a send takes too long (`Server::farewell`).
     pub fn close(&self) {
         self.is_closing.set(true);
+        self.closing.set();
         self.info.set_state(state::CLOSING, true);
         self.writer.set();
         self.reader.set();
@@ -431,6 +433,7 @@ pub async fn serve(core: Rc<Core>, socket: Socket, info: Arc<ClientInfo>) {
         is_unblocked: Cell::new(false),
         waiting: RefCell::default(),
         is_closing: Cell::new(false),
+        closing: Signal::default(),
         is_killed: Cell::new(false),
         is_in_gated: Cell::new(false),
         core: core.clone(),
@@ -673,9 +676,7 @@ async fn write(core: Rc<Core>, conn: Rc<Conn>) {
         };
         conn.is_writing.set(true);
         core.count_write(replies.len());
-        let sent = pin!(send(&core, &conn.socket, &mut replies));
-        let result = in_time(&conn, sent).await.and_then(|result| result);
-        if result.is_err() {
+        if send(&core, &conn, &mut replies).await.is_err() {
             conn.kill();
         }
         let queued = conn.output.borrow().queued();
@@ -692,29 +693,58 @@ async fn write(core: Rc<Core>, conn: Rc<Conn>) {
     conn.socket.shutdown().await;
 }
 
-/// Waits for a send: for a bounded time, if the connection is to be closed after it.
-async fn in_time<F: Future + Unpin>(conn: &Conn, send: F) -> io::Result<F::Output> {
-    if conn.is_closing() {
-        return Ok(omniring::time::timeout(FAREWELL, send).await?);
+/// Waits for a send: from when the connection is to be closed, for a bounded time.
+async fn in_time<F: Future + Unpin>(conn: &Conn, mut send: F) -> io::Result<F::Output> {
+    let sent = poll_fn(|cx| match Pin::new(&mut send).poll(cx) {
+        Poll::Ready(sent) => Poll::Ready(Some(sent)),
+        Poll::Pending if conn.is_closing() => Poll::Ready(None),
+        Poll::Pending => conn.closing.poll_wait(cx).map(|()| None),
+    })
+    .await;
+    match sent {
+        Some(sent) => Ok(sent),
+        None => Ok(omniring::time::timeout(conn.core.server.farewell, send).await?),
     }
-    Ok(send.await)
 }
 
-/// Sends replies: bytes, and the values that lie between them.
-async fn send(core: &Core, socket: &Socket, replies: &mut Reply) -> io::Result<()> {
-    let (mut bytes, shared) = replies.take();
-    if shared.is_empty() {
-        let (result, bytes) = socket.send_all(bytes).await;
-        core.give_spare(bytes);
-        return result;
+/// Sends replies.
+async fn send(core: &Core, conn: &Conn, replies: &mut Reply) -> io::Result<()> {
+    let (bytes, shared) = replies.take();
+    if !shared.is_empty() || bytes.len() > PIECE_MAX {
+        // In memory of its own, as it is large.
+        return Box::pin(send_parts(conn, bytes, shared)).await;
     }
+    let (result, bytes) = in_time(conn, pin!(conn.socket.send_all(bytes))).await?;
+    core.give_spare(bytes);
+    result
+}
+
+/// Sends bytes, and the values that lie between them.
+async fn send_parts(conn: &Conn, mut bytes: Vec<u8>, shared: Shared) -> io::Result<()> {
     let mut from = 0;
     for (at, value) in shared {
-        let (result, slice) = socket.send_all(bytes.slice(from..at)).await;
-        result?;
-        bytes = slice.into_inner();
-        socket.send_all(value).await.0?;
+        bytes = send_all(conn, bytes.slice(from..at)).await?.into_inner();
+        send_all(conn, value).await?;
         from = at;
     }
-    socket.send_all(bytes.slice(from..)).await.0
+    send_all(conn, bytes.slice(from..)).await?;
+    Ok(())
 }
+
+/// Sends all bytes, in pieces that have their time each: one who receives slowly gets everything.
+async fn send_all<B: IoBuf>(conn: &Conn, mut buf: B) -> io::Result<B> {
+    let len = buf.as_bytes().len();
+    let mut from = 0;
+    while from < len {
+        let to = len.min(from + PIECE_MAX);
+        let (result, piece) =
+            in_time(conn, pin!(conn.socket.send_all(buf.slice(from..to)))).await?;
+        result?;
+        buf = piece.into_inner();
+        from = to;
+    }
+    Ok(buf)
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,10 @@ use crate::error::Error;
 
 /// Does it, and writes the reply.
 pub async fn carry_out(core: &Rc<Core>, conn: &Rc<Conn>, later: Later) {
+    if matches!(later, Later::Reload { .. } | Later::ReloadLog) {
+        // That all keys have changed is told to this client after the reply.
+        conn.hold_back();
+    }
     let result = match later {
         Later::Exec => return,
         Later::Quit => return conn.close(),
@@ -53,6 +57,8 @@ pub async fn carry_out(core: &Rc<Core>, conn: &Rc<Conn>, later: Later) {
         Ok(()) => reply.ok(),
         Err(error) => reply.error(&error),
     }
+    drop(reply);
+    conn.flush_and_release();
 }
 
 async fn shut_down(core: &Rc<Core>, conn: &Rc<Conn>, save: Option<bool>, force: bool) {

@@ -300,9 +300,7 @@ impl Core {
         }
         held.keys.begin(0, clock::now_ms());
         if flush {
-            for db in 0..crate::store::DBS {
-                held.keys.clear(db);
-            }
+            self.clear_all(&mut held.keys);
         }
         let mut target = IntoKeys::new(&mut held.keys, &self.server);
         let loaded = rdb::import(&path, &mut target).await;
@@ -319,9 +317,7 @@ impl Core {
         let mut held = self.hold(&self.all_shards()).await;
         log.flush().await?;
         held.keys.begin(0, clock::now_ms());
-        for db in 0..crate::store::DBS {
-            held.keys.clear(db);
-        }
+        self.clear_all(&mut held.keys);
         let path = self.config().dir.join(LOG_DIR);
         let failed =
             |why: String| Error::of(format!("ERR Error trying to load the AOF files: {why}"));
@@ -331,6 +327,18 @@ impl Core {
         drop(target);
         self.config().apply(&mut held.keys);
         read.map_err(|failure| failed(failure.to_string()))
+    }
+
+    /// Removes all keys, to load others: those who follow keys are told, as after a FLUSHALL.
+    fn clear_all(&self, keys: &mut Keys) {
+        for db in 0..crate::store::DBS {
+            keys.clear(db);
+        }
+        if self.server.tracking.is_on() {
+            let mut deliveries = Vec::new();
+            self.invalidate_all(keys, &mut deliveries);
+            self.deliver(deliveries);
+        }
     }
 
     fn all_shards(&self) -> Vec<usize> {

@@ -147,14 +147,7 @@ impl Core {
         let tracking = &self.server.tracking;
         for invalid in std::mem::take(&mut keys.effects.invalid) {
             let Invalid::Key { key, by_command } = invalid else {
-                for shard in keys.shards() {
-                    let (keys, items) = shard.tracked.clear();
-                    tracking.forgot(keys, items);
-                }
-                keys.effects.broadcast.clear();
-                for client in self.server.clients.all() {
-                    deliveries.extend(self.message(&client, None, |_| true));
-                }
+                self.invalidate_all(keys, deliveries);
                 continue;
             };
             let index = shard_of(&key, keys.shard_count());
@@ -165,6 +158,18 @@ impl Core {
             if tracking.prefix_count.load(Ordering::Relaxed) > 0 {
                 keys.effects.broadcast.insert(key, by_command);
             }
+        }
+    }
+
+    /// Tells all who follow keys that any key may have changed. All shards are at hand.
+    pub(super) fn invalidate_all(&self, keys: &mut Keys, deliveries: &mut Vec<Delivery>) {
+        for shard in keys.shards() {
+            let (keys, items) = shard.tracked.clear();
+            self.server.tracking.forgot(keys, items);
+        }
+        keys.effects.broadcast.clear();
+        for client in self.server.clients.all() {
+            deliveries.extend(self.message(&client, None, |_| true));
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::io::Write;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
@@ -12,7 +13,7 @@ use omniring::time::{Instant, now, sleep, sleep_until, timeout};
 use omniring::{JoinHandle, Runtime, spawn, spawn_blocking, spawn_named, yield_now};
 
 use crate::harness::conformance;
-use crate::loopback::tcp_pair;
+use crate::loopback::{tcp_pair, tcp_pair_with_std};
 
 conformance!(
     a_thousand_busy_tasks_do_not_starve_io,
@@ -22,6 +23,8 @@ conformance!(
     a_timer_waits_for_a_bounded_number_of_polls_of_one_task,
     a_timer_waits_for_a_bounded_number_of_polls_of_a_thousand_tasks,
     busy_tasks_take_turns,
+    a_timer_that_is_due_goes_before_who_yields,
+    what_has_arrived_goes_before_who_yields,
     a_hog_is_reported_by_its_name,
     a_hog_without_a_name_is_reported_by_its_type,
     the_future_of_block_on_is_reported,
@@ -193,6 +196,56 @@ fn busy_tasks_take_turns(runtime: &Runtime) {
         for task in tasks {
             timeout(SOON, task).await.unwrap().unwrap();
         }
+    });
+}
+
+fn a_timer_that_is_due_goes_before_who_yields(runtime: &Runtime) {
+    async fn yields(count: usize) {
+        let deadline = now() + Duration::from_millis(1);
+        let sleeper = spawn(sleep_until(deadline));
+        // It begins to wait.
+        yield_now().await;
+        // A timer may be late by two ticks of 16 microseconds.
+        while now() < deadline + Duration::from_micros(40) {
+            std::hint::spin_loop();
+        }
+        for _ in 0..count {
+            yield_now().await;
+        }
+        assert!(sleeper.is_finished());
+    }
+    runtime.block_on(async {
+        spawn(yields(1)).await.unwrap();
+        // This one goes on when the timer has woken the task, which runs then.
+        yields(2).await;
+    });
+}
+
+fn what_has_arrived_goes_before_who_yields(runtime: &Runtime) {
+    /// Fewer polls than there are in a turn in any case.
+    const ROUNDS: u32 = 12;
+    const YIELDS: usize = 4;
+
+    async fn yields() {
+        let (ours, mut peer) = tcp_pair_with_std().await;
+        let receiver = spawn(async move { ours.recv_into(vec![0; 8]).await.0.unwrap() });
+        yield_now().await;
+        peer.write_all(b"x").unwrap();
+        for round in 0..ROUNDS {
+            // Where another thread receives it, that takes some time.
+            std::thread::sleep(Duration::from_millis(1 << round));
+            for _ in 0..YIELDS {
+                yield_now().await;
+            }
+            if receiver.is_finished() {
+                return assert_eq!(receiver.await.unwrap(), 1);
+            }
+        }
+        panic!("it is not received");
+    }
+    runtime.block_on(async {
+        yields().await;
+        spawn(yields()).await.unwrap();
     });
 }
 
