@@ -406,6 +406,15 @@ impl Command {
         }
     }
 
+    /// The word that is a key, of a command that takes one and no more.
+    #[inline]
+    pub fn only_key<'a>(&self, args: Args<'a>) -> Option<&'a [u8]> {
+        match self.spec.keys {
+            KeySpec::Range { first, last, .. } if last == first as isize => args.get(first),
+            _ => None,
+        }
+    }
+
     /// Calls `f` with the index of each word that is a key. Where the words do not fit, those that are there.
     pub fn for_each_key(&self, args: Args<'_>, mut f: impl FnMut(usize)) {
         match self.spec.keys {

@@ -10,6 +10,7 @@ use crate::store::{Keys, LogAs, Lsn, Written};
 
 /// Calls a command. Its reply is written, an error also, unless the outcome says that it comes later. What
 /// follows is in `keys.effects`. The error is given too, for statistics.
+#[inline]
 pub fn call(
     command: &Command,
     call: &mut Call<'_>,

@@ -278,10 +278,16 @@ impl Keys {
         self.shards.iter_mut().flatten().map(|shard| &mut **shard)
     }
 
+    /// The shard in which a key belongs.
+    pub fn shard_of(&mut self, key: &[u8]) -> usize {
+        self.home(key).shard
+    }
+
     /// A shard that is at hand.
     ///
     /// # Panics
     /// When it is not: the table of commands said which keys this one uses.
+    #[inline]
     pub fn shard(&mut self, index: usize) -> &mut Shard {
         self.shards[index].as_mut().expect("the command's shards are at hand")
     }
@@ -316,12 +322,12 @@ impl Keys {
     pub fn read(&mut self, key: &[u8]) -> Option<ValueRef<'_>> {
         let home = self.home(key);
         self.gate(home);
+        let (now, lfu, no_touch, db) = (self.now_ms, self.lfu, self.no_touch, self.db);
         let Some(slot) = self.alive(home, key) else {
             self.shard(home.shard).stats.misses += 1;
             self.event(EventClass::MISS, "keymiss", key);
             return None;
         };
-        let (now, lfu, no_touch, db) = (self.now_ms, self.lfu, self.no_touch, self.db);
         let Shard { dbs, random, stats, .. } = self.shard(home.shard);
         stats.hits += 1;
         Some(dbs[db].use_value(slot, |access| match lfu {
@@ -364,6 +370,7 @@ impl Keys {
     }
 
     /// The string at a key, as [`Keys::read`].
+    #[inline]
     pub fn string(&mut self, key: &[u8]) -> Result<Option<StrRef<'_>>, Error> {
         match self.read(key) {
             None => Ok(None),
@@ -762,11 +769,12 @@ impl Keys {
     }
 
     /// The slot of a key that is there and whose time has not come.
+    #[inline]
     fn alive(&mut self, home: Home, key: &[u8]) -> Option<Slot> {
         let (now, replaying) = (self.now_ms, self.replaying);
         let db = self.table_at(home);
         let slot = db.find_hashed(home.hash, key)?;
-        if replaying || db.expires_ms(slot).is_none_or(|at| at > now) {
+        if !db.expires(slot) || replaying || db.expires_ms(slot).is_none_or(|at| at > now) {
             return Some(slot);
         }
         if !self.keeps_expired {
@@ -831,6 +839,7 @@ impl Keys {
     }
 
     /// The reply is to wait for the key's record.
+    #[inline]
     fn gate(&mut self, home: Home) {
         let shard = self.shard(home.shard);
         if shard.unsynced_any() != 0 {
@@ -904,6 +913,7 @@ impl Keys {
         }
     }
 
+    #[inline]
     fn table_at(&mut self, home: Home) -> &mut Db {
         let db = self.db;
         &mut self.shard(home.shard).dbs[db]
