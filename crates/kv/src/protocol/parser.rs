@@ -190,6 +190,11 @@ impl Parser {
         self.buf.len() - self.start + filling + if self.progress.is_done { 0 } else { long }
     }
 
+    /// Whether nothing is kept, not even the memory of a request that was given out.
+    pub fn is_idle(&self) -> bool {
+        self.buf.is_empty() && self.progress.long.is_empty() && !self.is_within_request()
+    }
+
     /// Whether there are bytes that may hold a request.
     pub fn has_kept(&self) -> bool {
         self.buf.len() > self.start
@@ -583,7 +588,7 @@ mod tests {
         assert_eq!(whole.len(), 42);
         // Of the 42, the 33rd ends the first time of reading ahead, and the last is left alone.
         assert_eq!(read_with_ahead(&[&bytes]), (whole.clone(), 41));
-        for odd in ["*0\r\n", "*-1\r\n", "GET a\r\n", "*2\r\n$0\r\n\r\n$00001\r\nx\r\n"] {
+        for odd in ["*0\r\n", "*-1\r\n", "GET a\r\n", "*2\r\n$0\r\n\r\n$1\r\nx\r\n"] {
             let mixed = [odd.as_bytes(), get, odd.as_bytes(), &bytes].concat();
             let expected = read(&[&mixed]).unwrap();
             assert_eq!(read_with_ahead(&[&mixed]).0, expected, "{odd:?}");

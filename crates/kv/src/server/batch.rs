@@ -58,6 +58,9 @@ impl Core {
         ahead: &mut Ahead,
     ) -> Batch {
         while !conn.is_closing() {
+            if ahead.is_empty() && input.is_empty() && parser.is_idle() {
+                return Batch::Done;
+            }
             let bounds = Bounds {
                 word_max: config.proto_max_bulk_len as i64,
                 stranger: config.needs_password() && !client.is_authenticated,

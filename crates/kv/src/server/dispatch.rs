@@ -100,7 +100,9 @@ impl Core {
             }
         }
         let gate = std::mem::take(&mut keys.effects.gate);
-        conn.gate_from(begin, gate, self.server.synced(), &mut reply);
+        if gate > 0 {
+            conn.gate_from(begin, gate, self.server.synced(), &mut reply);
+        }
         drop(reply);
         if client.closes {
             conn.close();
@@ -108,11 +110,11 @@ impl Core {
         let wait = match outcome {
             Outcome::Done if keys.effects.ready.is_empty() && deliveries.is_empty() => return None,
             Outcome::Done => None,
-            Outcome::Block { keys: names, timeout_ms, null } => {
-                let waiting = self.block(keys, conn, client, args, names, timeout_ms, null);
+            Outcome::Block(block) => {
+                let waiting = self.block(keys, conn, client, args, *block);
                 Some(Wait::Key(waiting))
             }
-            Outcome::Later(Later::Exec) => {
+            Outcome::Later(later) if *later == Later::Exec => {
                 let multi = client.multi.take().unwrap_or_default();
                 if keys.has(self.index) && self.exec_needs_no_other(&multi, client) {
                     self.exec(keys, conn, client, multi, config)
@@ -120,7 +122,7 @@ impl Core {
                     Some(Wait::Exec(multi))
                 }
             }
-            Outcome::Later(later) => Some(Wait::Later(later)),
+            Outcome::Later(later) => Some(Wait::Later(*later)),
         };
         if keys.effects.ready.is_empty() && deliveries.is_empty() {
             return wait;
@@ -202,13 +204,17 @@ impl Core {
                 let outcome =
                     self.call(keys, client, command, args, config, &mut reply, &mut deliveries);
                 match outcome {
-                    Outcome::Done | Outcome::Later(Later::Exec) => {}
-                    Outcome::Block { null, .. } => blocking::write_null(&mut reply, null),
-                    Outcome::Later(Later::WaitForReplicas { .. }) => reply.int(0),
-                    Outcome::Later(_) => {
-                        reply.undo(one);
-                        reply.error(&Error::new("ERR Command not allowed inside a transaction"));
-                    }
+                    Outcome::Done => {}
+                    Outcome::Block(block) => blocking::write_null(&mut reply, block.null),
+                    Outcome::Later(later) => match *later {
+                        Later::Exec => {}
+                        Later::WaitForReplicas { .. } => reply.int(0),
+                        _ => {
+                            reply.undo(one);
+                            let text = "ERR Command not allowed inside a transaction";
+                            reply.error(&Error::new(text));
+                        }
+                    },
                 }
                 record.add(keys, args);
                 if keys.is_tracked {
@@ -389,11 +395,11 @@ impl Core {
         // A client that waits for a key is done with its command when it is answered.
         if is_joined {
             self.joined(config, &client.info, command);
-        } else if !matches!(outcome, Outcome::Block { .. } | Outcome::Later(Later::Exec)) {
+        } else if !(matches!(outcome, Outcome::Block(_)) || outcome.is_exec()) {
             let micros = self.look_at_clock().saturating_sub(before.0);
             self.account(config, &client.info, command, args, micros);
         }
-        if !matches!(outcome, Outcome::Later(Later::Exec)) {
+        if !outcome.is_exec() {
             self.monitor(client, command, args);
         }
         outcome
@@ -412,12 +418,11 @@ impl Core {
         deliveries: &mut Vec<Delivery>,
     ) -> Outcome {
         let mut call = Call { keys, reply, config, server: &self.server, deliveries };
-        let (outcome, error) = exec::call(command, &mut call, client, args);
-        if let Some(error) = &error {
-            self.server.count_error(self.index, error);
+        exec::call(command, &mut call, client, args).unwrap_or_else(|error| {
+            self.server.count_error(self.index, &error);
             self.server.stats.core(self.index).failed(command.id);
-        }
-        outcome
+            Outcome::Done
+        })
     }
 
     /// Notes which keys a command has read whose client wants to hear of their changes.

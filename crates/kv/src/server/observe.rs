@@ -94,7 +94,8 @@ impl Core {
     ) -> bool {
         let is_quick = command.spec.flags & QUICK == QUICK
             && args.len() <= QUICK_WORDS_MAX
-            && !(0..QUICK_US).contains(&config.slowlog_micros);
+            && !(0..QUICK_US).contains(&config.slowlog_micros)
+            && config.latency_threshold_ms == 0;
         let before = self.together.get();
         if before.calls > 0 && !(is_quick && before.is_of(command)) {
             self.settle(config, client);

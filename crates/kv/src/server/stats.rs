@@ -172,6 +172,9 @@ impl CoreStats {
         stats.micros.add(micros);
         if with_histogram {
             let times = stats.times.get_or_init(Histogram::default);
+            if calls == 1 {
+                return times.0[bucket_of(micros)].add(1);
+            }
             let (each, more) = (micros / calls, micros % calls);
             times.0[bucket_of(each)].add(calls - more);
             times.0[bucket_of(each + 1)].add(more);

@@ -785,6 +785,15 @@ impl Keys {
 
     /// The slot of a key that is about to be changed, which is a use of it.
     fn slot_mut(&mut self, home: Home, key: &[u8]) -> Option<Slot> {
+        let slot = self.slot_saved(home, key)?;
+        let access = self.used(home, slot);
+        self.table_at(home).set_access(slot, access);
+        Some(slot)
+    }
+
+    /// The slot of a key that is about to be changed, which the snapshot has then.
+    #[inline]
+    fn slot_saved(&mut self, home: Home, key: &[u8]) -> Option<Slot> {
         self.gate(home);
         let keeps_expired = std::mem::replace(&mut self.keeps_expired, false);
         let slot = self.alive(home, key);
@@ -792,31 +801,28 @@ impl Keys {
         let slot = slot?;
         let db = self.db;
         self.shard(home.shard).save_first(db, slot);
-        self.note_use(home, slot);
         Some(slot)
     }
 
     /// Where a key lies that is about to be set, and the access it then has: another value is used no less
     /// often.
     fn overwritten(&mut self, home: Home, key: &[u8]) -> (Option<Slot>, Access) {
-        match self.slot_mut(home, key) {
-            Some(slot) => (Some(slot), self.table_at(home).access(slot)),
+        match self.slot_saved(home, key) {
+            Some(slot) => (Some(slot), self.used(home, slot)),
             None => (None, self.fresh_access()),
         }
     }
 
-    /// Notes that a key is used now, unless the client asked for no trace.
-    fn note_use(&mut self, home: Home, slot: Slot) {
-        if self.no_touch {
-            return;
-        }
-        let (db, now, lfu) = (self.db, self.now_ms, self.lfu);
-        let shard = self.shard(home.shard);
-        let access = match lfu {
-            Some(lfu) => lfu.used(shard.dbs[db].access(slot), now, &mut shard.random),
+    /// The access of a key that is used now: as it was, if the client asked for no trace.
+    #[inline]
+    fn used(&mut self, home: Home, slot: Slot) -> Access {
+        let (db, now, lfu, no_touch) = (self.db, self.now_ms, self.lfu, self.no_touch);
+        let Shard { dbs, random, .. } = self.shard(home.shard);
+        match lfu {
+            _ if no_touch => dbs[db].access(slot),
+            Some(lfu) => lfu.used(dbs[db].access(slot), now, random),
             None => seconds(now),
-        };
-        shard.dbs[db].set_access(slot, access);
+        }
     }
 
     fn slot_or_insert(&mut self, home: Home, key: &[u8], make: impl FnOnce() -> Value) -> Slot {
@@ -902,6 +908,9 @@ impl Keys {
 
     /// Brings the expected keys of a database that lie in this shard nearer to the processor, if it is at hand.
     pub fn prepare(&mut self, db: usize, index: usize) {
+        if self.expected.len() < 2 {
+            return;
+        }
         let count = self.shards.len();
         let hashes = self.expected.iter().map(|expected| expected.hash);
         self.near.clear();

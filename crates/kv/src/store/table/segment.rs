@@ -59,8 +59,9 @@ pub struct Place {
     pub offset: u16,
 }
 
-/// A segment.
+/// A segment: two lines of the processor's caches.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub struct Segment {
     index: Box<[Bucket]>,
     blocks: [Option<Block>; BLOCKS],
