@@ -68,18 +68,17 @@ impl Core {
             if ahead.is_empty() || bounds.stranger {
                 self.look_ahead(client.db, parser, input, bounds, ahead);
             }
-            let request = match ahead.is_empty() {
-                false => Ok(parser.next_ahead(&mut input, ahead)),
-                true => parser.next(&mut input, bounds),
-            };
-            let args = match request {
-                Ok(Some(args)) => args,
-                Ok(None) => return Batch::Done,
-                Err(error) => {
-                    self.server.stats.core(self.index).errors.add(1);
-                    conn.reply.borrow_mut().error(&Error::of(format!("ERR {error}")));
-                    return Batch::Failed;
-                }
+            let args = match parser.next_ahead(&mut input, ahead) {
+                Some(args) => args,
+                None => match parser.next(&mut input, bounds) {
+                    Ok(Some(args)) => args,
+                    Ok(None) => return Batch::Done,
+                    Err(error) => {
+                        self.server.stats.core(self.index).errors.add(1);
+                        conn.reply.borrow_mut().error(&Error::of(format!("ERR {error}")));
+                        return Batch::Failed;
+                    }
+                },
             };
             if self.has_new_config() {
                 *config = self.config();
