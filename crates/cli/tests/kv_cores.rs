@@ -72,6 +72,47 @@ fn who_waits_is_served_before_the_reply_of_the_command_that_was_waited_for() {
 }
 
 #[test]
+fn requests_that_come_together_see_each_other_and_are_counted_one_by_one() {
+    for cores in ["1", "2"] {
+        let dir = TempDir::new().expect("a directory");
+        let server = Server::start(dir.path(), &["--cores", cores, "--appendonly", "no"]);
+        let mut client = server.connect();
+        let mut requests = Vec::new();
+        let names: Vec<String> = (0..50).map(|number| format!("name{number}")).collect();
+        for name in &names {
+            encode(&mut requests, &["SET", name, name]);
+            encode(&mut requests, &["GET", name]);
+        }
+        (0..40).for_each(|_| encode(&mut requests, &["GET", "name7"]));
+        encode(&mut requests, &["INFO", "commandstats"]);
+        // Where the slow log asks for everything, each call is there.
+        encode(&mut requests, &["CONFIG", "SET", "slowlog-log-slower-than", "0"]);
+        names[..20].iter().for_each(|name| encode(&mut requests, &["GET", name]));
+        encode(&mut requests, &["SLOWLOG", "GET", "20"]);
+        client.stream.write_all(&requests).expect("it is sent");
+        let mut answer = || client.answer().expect("it is answered");
+        for name in &names {
+            assert_eq!([answer(), answer()], [Answer::Status("OK".into()), bulk(name)]);
+        }
+        (0..40).for_each(|_| assert_eq!(answer(), bulk("name7")));
+        let Answer::Bulk(info) = answer() else { panic!("INFO is answered") };
+        let info = String::from_utf8(info).expect("a text");
+        for line in ["cmdstat_get:calls=90,", "cmdstat_set:calls=50,"] {
+            assert!(info.contains(line), "{line} with {cores} cores: {info}");
+        }
+        (0..21).for_each(|_| drop(answer()));
+        let Answer::Array(slow) = answer() else { panic!("SLOWLOG is answered") };
+        let words = slow.iter().map(|entry| match entry {
+            Answer::Array(fields) => fields[3].clone(),
+            other => panic!("{other:?} is no entry"),
+        });
+        let expected =
+            names[..20].iter().rev().map(|name| Answer::Array(vec![bulk("GET"), bulk(name)]));
+        assert!(words.eq(expected), "with {cores} cores: {slow:?}");
+    }
+}
+
+#[test]
 fn who_has_waited_for_longer_comes_first_wherever_the_other_keys_are() {
     let dir = TempDir::new().expect("a directory");
     let server = start(&dir);

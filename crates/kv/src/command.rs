@@ -62,23 +62,44 @@ pub struct Call<'a> {
     pub deliveries: &'a mut Vec<Delivery>,
 }
 
-/// What a command has come to.
+/// What a command has come to. Small, since it passes through many hands and is nearly always `Done`.
 #[derive(Debug)]
 pub enum Outcome {
     /// The reply is written.
     Done,
-    /// There is nothing yet: the client waits until one of these keys has something, and the command is then
-    /// called again. Inside of MULTI, and when the time is up, the reply is `null`.
-    Block {
-        /// The keys.
-        keys: Vec<Vec<u8>>,
-        /// Milliseconds to wait at most; `None` for ever.
-        timeout_ms: Option<u64>,
-        /// What is answered when the time is up.
-        null: Null,
-    },
+    /// There is nothing yet: the client waits for keys.
+    Block(Box<Block>),
     /// The server does it, which takes time, and writes the reply.
-    Later(Later),
+    Later(Box<Later>),
+}
+
+/// A wait until one of these keys has something: the command is called again then. Inside of MULTI, and when the time
+/// is up, the reply is `null`.
+#[derive(Debug)]
+pub struct Block {
+    /// The keys.
+    pub keys: Vec<Vec<u8>>,
+    /// Milliseconds to wait at most; `None` for ever.
+    pub timeout_ms: Option<u64>,
+    /// What is answered when the time is up.
+    pub null: Null,
+}
+
+impl Outcome {
+    /// The client waits for one of these keys.
+    pub fn block(keys: Vec<Vec<u8>>, timeout_ms: Option<u64>, null: Null) -> Outcome {
+        Outcome::Block(Box::new(Block { keys, timeout_ms, null }))
+    }
+
+    /// The server does this.
+    pub fn later(later: Later) -> Outcome {
+        Outcome::Later(Box::new(later))
+    }
+
+    /// Whether a transaction is to be run.
+    pub fn is_exec(&self) -> bool {
+        matches!(self, Outcome::Later(later) if **later == Later::Exec)
+    }
 }
 
 /// A null reply, of the type that the command has when it has one.
@@ -403,6 +424,15 @@ impl Command {
         match self.spec.run {
             Run::Container => true,
             _ => !self.subcommands.is_empty() && args.len() > 1,
+        }
+    }
+
+    /// The word that is a key, of a command that takes one and no more.
+    #[inline]
+    pub fn only_key<'a>(&self, args: Args<'a>) -> Option<&'a [u8]> {
+        match self.spec.keys {
+            KeySpec::Range { first, last, .. } if last == first as isize => args.get(first),
+            _ => None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! `exec` calls the command and logs what it changed, `connection` sends the reply when the disk is up to what the
 //! reply shows. `core` lends shards to other cores, `blocking` has those who wait for a key.
 
+mod batch;
 mod blocking;
 mod client;
 mod connection;

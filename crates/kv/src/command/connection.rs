@@ -192,7 +192,7 @@ fn log_in(call: &Call<'_>, client: &mut Client, user: &[u8], password: &[u8]) ->
 
 fn quit(call: &mut Call<'_>, _client: &mut Client, _args: Args<'_>) -> Answer {
     call.reply.ok();
-    Ok(Outcome::Later(Later::Quit))
+    Ok(Outcome::later(Later::Quit))
 }
 
 fn reset(call: &mut Call<'_>, client: &mut Client, _args: Args<'_>) -> Answer {

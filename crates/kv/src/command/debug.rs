@@ -121,11 +121,11 @@ fn reload(_call: &mut Call<'_>, args: Args<'_>) -> Answer {
             ));
         }
     }
-    Ok(Outcome::Later(Later::Reload { save, flush }))
+    Ok(Outcome::later(Later::Reload { save, flush }))
 }
 
 fn loadaof(_call: &mut Call<'_>, _args: Args<'_>) -> Answer {
-    Ok(Outcome::Later(Later::ReloadLog))
+    Ok(Outcome::later(Later::ReloadLog))
 }
 
 #[allow(clippy::approx_constant, reason = "it is what Redis replies")]

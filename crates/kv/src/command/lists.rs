@@ -526,7 +526,7 @@ fn first<'k>(call: &mut Call<'_>, keys: &[&'k [u8]]) -> Result<Option<&'k [u8]>,
 
 fn block(keys: &[&[u8]], timeout_ms: Option<u64>) -> Answer {
     let keys = keys.iter().map(|key| key.to_vec()).collect();
-    Ok(Outcome::Block { keys, timeout_ms, null: Null::Array })
+    Ok(Outcome::block(keys, timeout_ms, Null::Array))
 }
 
 // From one list to another.
@@ -566,7 +566,7 @@ fn brpoplpush(call: &mut Call<'_>, args: Args<'_>) -> Answer {
 }
 
 fn block_bulk(key: &[u8], timeout_ms: Option<u64>) -> Answer {
-    Ok(Outcome::Block { keys: vec![key.to_vec()], timeout_ms, null: Null::Bulk })
+    Ok(Outcome::block(vec![key.to_vec()], timeout_ms, Null::Bulk))
 }
 
 /// Moves an element, where there is one, and writes it; whether it did.

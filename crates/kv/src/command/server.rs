@@ -119,19 +119,19 @@ fn time(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
 }
 
 fn save(_call: &mut Call<'_>, _args: Args<'_>) -> Answer {
-    Ok(Outcome::Later(Later::Save))
+    Ok(Outcome::later(Later::Save))
 }
 
 fn bgsave(_call: &mut Call<'_>, args: Args<'_>) -> Answer {
     if args.len() > 2 || (args.len() == 2 && !args.is(1, "schedule")) {
         return Err(Error::SYNTAX);
     }
-    Ok(Outcome::Later(Later::BackgroundSave("Background saving started")))
+    Ok(Outcome::later(Later::BackgroundSave("Background saving started")))
 }
 
 fn bgrewriteaof(_call: &mut Call<'_>, _args: Args<'_>) -> Answer {
     let started = "Background append only file rewriting started";
-    Ok(Outcome::Later(Later::BackgroundSave(started)))
+    Ok(Outcome::later(Later::BackgroundSave(started)))
 }
 
 fn shutdown(_call: &mut Call<'_>, args: Args<'_>) -> Answer {
@@ -147,7 +147,7 @@ fn shutdown(_call: &mut Call<'_>, args: Args<'_>) -> Answer {
             return Err(Error::SYNTAX);
         }
     }
-    Ok(Outcome::Later(Later::Shutdown { save, force }))
+    Ok(Outcome::later(Later::Shutdown { save, force }))
 }
 
 fn lastsave(call: &mut Call<'_>, _args: Args<'_>) -> Answer {
@@ -182,7 +182,7 @@ fn wait(call: &mut Call<'_>, args: Args<'_>) -> Answer {
         return DONE;
     }
     let timeout_ms = Some(timeout).filter(|&timeout| timeout > 0);
-    Ok(Outcome::Later(Later::WaitForReplicas { timeout_ms }))
+    Ok(Outcome::later(Later::WaitForReplicas { timeout_ms }))
 }
 
 fn function_list(call: &mut Call<'_>, _args: Args<'_>) -> Answer {

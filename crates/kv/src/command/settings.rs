@@ -77,7 +77,7 @@ fn set(call: &mut Call<'_>, args: Args<'_>) -> Answer {
     let before = call.server.config();
     let changed = changed(call.server, &before, &words)?;
     if changed.port != before.port || changed.bind != before.bind {
-        return Ok(Outcome::Later(Later::Listen(words)));
+        return Ok(Outcome::later(Later::Listen(words)));
     }
     call.server.set_config(changed);
     call.reply.ok();

@@ -152,12 +152,15 @@ pub const COMMANDS: &[Spec] = &[
 
 /// Replies the string at a key, or null; whether it was there.
 fn reply_string(call: &mut Call<'_>, key: &[u8]) -> Result<bool, Error> {
-    let string = call.keys.string(key)?;
-    match string {
-        Some(string) => bulk_str(call.reply, string),
-        None => call.reply.null(),
+    match call.keys.read(key) {
+        Some(ValueRef::Str(string)) => bulk_str(call.reply, string),
+        Some(_) => return Err(Error::WRONG_TYPE),
+        None => {
+            call.reply.null();
+            return Ok(false);
+        }
     }
-    Ok(string.is_some())
+    Ok(true)
 }
 
 fn get(call: &mut Call<'_>, args: Args<'_>) -> Answer {

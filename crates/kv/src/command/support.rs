@@ -25,6 +25,7 @@ pub fn expire_time(args: Args<'_>) -> Error {
 }
 
 /// Replies a string.
+#[inline]
 pub fn bulk_str(reply: &mut Reply, string: StrRef<'_>) {
     match string {
         StrRef::Int(value) => reply.bulk_int(value),

@@ -66,7 +66,7 @@ fn exec(call: &mut Call<'_>, client: &mut Client, _args: Args<'_>) -> Answer {
         call.server.unwatch(call.keys, client);
         return Err(Error::new("EXECABORT Transaction discarded because of previous errors."));
     }
-    Ok(Outcome::Later(Later::Exec))
+    Ok(Outcome::later(Later::Exec))
 }
 
 fn discard(call: &mut Call<'_>, client: &mut Client, _args: Args<'_>) -> Answer {

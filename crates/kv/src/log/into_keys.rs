@@ -83,13 +83,12 @@ impl Target for IntoKeys<'_> {
             server: self.server,
             deliveries: &mut Vec::new(),
         };
-        let (outcome, error) = call(command, &mut with, &mut self.client, args);
+        let answer = call(command, &mut with, &mut self.client, args);
         self.reply = Reply::new(self.client.proto);
         self.keys.effects = Default::default();
-        match (outcome, error) {
-            (_, Some(error)) => Err(error),
-            (Outcome::Done, None) => Ok(()),
-            (_, None) => Err(Error::new("ERR a command that waits is not in a log")),
+        match answer? {
+            Outcome::Done => Ok(()),
+            _ => Err(Error::new("ERR a command that waits is not in a log")),
         }
     }
 

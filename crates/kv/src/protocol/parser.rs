@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::args::{LONG, Span};
-use super::{Args, parse_i64};
+use super::{Ahead, Args, parse_i64};
 
 /// Bytes of a line, at most: of an inline command, or of a length.
 const LINE_MAX: usize = 64 * 1024;
@@ -45,6 +45,13 @@ pub struct Bounds {
     pub word_max: i64,
     /// Whether the client has yet to say its password.
     pub stranger: bool,
+}
+
+impl Bounds {
+    /// Whether words may have any length that is not long.
+    fn allow_short_words(self) -> bool {
+        !self.stranger && self.word_max >= LONG as i64
+    }
 }
 
 /// The bytes of a connection, read as requests.
@@ -141,9 +148,39 @@ impl Parser {
         self.buf.extend_from_slice(input);
     }
 
-    /// Where the next requests lie, of which `input` has those that are not kept.
-    pub fn next_bytes<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
-        if self.has_kept() { &self.buf[self.start..] } else { input }
+    /// Reads the next requests of what is kept, or else of `input`, into `ahead`, in place of those before: for
+    /// [`Parser::next_ahead`]. `visit` is called with the second word of each, which mostly is the key.
+    pub fn read_ahead(
+        &self,
+        input: &[u8],
+        bounds: Bounds,
+        ahead: &mut Ahead,
+        visit: impl FnMut(&[u8]),
+    ) {
+        if self.is_within_request() || !bounds.allow_short_words() {
+            return ahead.clear();
+        }
+        ahead.read(if self.has_kept() { &self.buf[self.start..] } else { input }, visit);
+    }
+
+    /// The next request, as [`Parser::next`] gives it, of those that were read ahead. Nothing else was read since.
+    #[inline]
+    pub fn next_ahead<'a, 'i: 'a>(
+        &'a mut self,
+        input: &mut &'i [u8],
+        ahead: &'a mut Ahead,
+    ) -> Option<Args<'a>> {
+        let (spans, len) = ahead.take()?;
+        let request: &'a [u8] = if self.has_kept() {
+            let start = self.start;
+            self.start += len;
+            &self.buf[start..]
+        } else {
+            let request = *input;
+            *input = &input[len..];
+            request
+        };
+        Some(Args::new(request, spans, &[]))
     }
 
     /// Bytes that are kept.
@@ -153,9 +190,21 @@ impl Parser {
         self.buf.len() - self.start + filling + if self.progress.is_done { 0 } else { long }
     }
 
+    /// Whether nothing is kept, not even the memory of a request that was given out.
+    pub fn is_idle(&self) -> bool {
+        self.buf.is_empty() && self.progress.long.is_empty() && !self.is_within_request()
+    }
+
     /// Whether there are bytes that may hold a request.
     pub fn has_kept(&self) -> bool {
         self.buf.len() > self.start
+    }
+
+    /// Whether some of a request has been read, but not all.
+    fn is_within_request(&self) -> bool {
+        let progress = &self.progress;
+        !progress.is_done
+            && (progress.at > 0 || progress.to_come.is_some() || progress.filling.is_some())
     }
 }
 
@@ -198,7 +247,7 @@ impl Progress {
     /// `filling` set, the bytes from `at` on belong to the long word.
     fn advance(&mut self, source: &[u8], bounds: Bounds) -> Result<bool, ProtocolError> {
         let is_new = self.at == 0 && self.to_come.is_none();
-        if is_new && !bounds.stranger && bounds.word_max >= LONG as i64 {
+        if is_new && bounds.allow_short_words() {
             if let Some(len) = whole_request(source, &mut self.spans) {
                 self.at = len;
                 self.searched = 0;
@@ -347,26 +396,13 @@ impl Progress {
 
 /// Reads a request as most are, complete and of short words: where they lie, and the bytes of the request. `None` of
 /// any other; `spans` may hold some words then.
-fn whole_request(source: &[u8], spans: &mut Vec<Span>) -> Option<usize> {
-    for_each_word(source, |_, start, end| {
-        let is_short = end - start < LONG;
-        is_short.then(|| spans.push(Span::Inline { start: start as u32, end: end as u32 }))
-    })
-}
-
-/// Calls `word` with the index, begin and end of each word of the request that lies at the begin of `source`, and gives
-/// the bytes of the request. `None` where it is unusual or not complete, of which words may have been told, or where
-/// `word` gives that.
 #[inline]
-fn for_each_word(
-    source: &[u8],
-    mut word: impl FnMut(i64, usize, usize) -> Option<()>,
-) -> Option<usize> {
+pub(super) fn whole_request(source: &[u8], spans: &mut Vec<Span>) -> Option<usize> {
     if source.first() != Some(&b'*') {
         return None;
     }
     let (count, mut at) = short_length(source)?;
-    for index in 0..count {
+    for _ in 0..count {
         let line = source.get(at..)?;
         if line.first() != Some(&b'$') {
             return None;
@@ -374,7 +410,10 @@ fn for_each_word(
         let (len, head) = short_length(line)?;
         let start = at + head;
         let end = start + len as usize;
-        word(index, start, end)?;
+        if len >= LONG as i64 {
+            return None;
+        }
+        spans.push(Span::Inline { start: start as u32, end: end as u32 });
         at = end + 2;
     }
     (at <= source.len()).then_some(at)
@@ -411,23 +450,6 @@ fn longer_length(line: &[u8]) -> Option<(i64, usize)> {
         at += 1;
     }
     None
-}
-
-/// Calls `visit` with the second word of each request that lies complete at the begin of `input`, of `most` at most:
-/// mostly that is the key. A guess, for who wants to prepare something; a request that is unusual ends it.
-pub fn second_words(mut input: &[u8], most: usize, mut visit: impl FnMut(&[u8])) {
-    for _ in 0..most {
-        let len = for_each_word(input, |index, start, end| {
-            if index == 1 {
-                visit(input.get(start..end)?);
-            }
-            Some(())
-        });
-        let Some(len) = len else {
-            return;
-        };
-        input = &input[len..];
-    }
 }
 
 /// The words of a line: between spaces; `"..."` with `\n`, `\r`, `\t`, `\b`, `\a`, `\\`, `\"` and `\xHH`; `'...'`
@@ -507,7 +529,7 @@ fn error(what: &str) -> ProtocolError {
 
 #[cfg(test)]
 mod tests {
-    use super::{Bounds, Parser, second_words};
+    use super::{Ahead, Bounds, Parser};
 
     const BOUNDS: Bounds = Bounds { word_max: 512 << 20, stranger: false };
 
@@ -531,22 +553,64 @@ mod tests {
         words.iter().map(|word| word.to_vec()).collect()
     }
 
-    #[test]
-    fn looking_ahead_ends_where_a_request_is_cut_or_unusual() {
-        let bytes =
-            b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGET\r\n$2\r\nbc\r\n";
-        let ahead = |bytes: &[u8], most| {
-            let mut keys = Vec::new();
-            second_words(bytes, most, |key| keys.push(key.to_vec()));
-            keys
-        };
-        assert_eq!(ahead(bytes, 9), words(&[b"a", b"bc"]));
-        assert_eq!(ahead(bytes, 1), words(&[b"a"]));
-        for cut in 0..bytes.len() {
-            assert!(ahead(&bytes[..cut], 9).len() <= 2);
+    /// The same, with requests read ahead where that can be, and how many those were.
+    fn read_with_ahead(pieces: &[&[u8]]) -> (Vec<Vec<Vec<u8>>>, usize) {
+        let (mut parser, mut ahead) = (Parser::default(), Ahead::default());
+        let (mut requests, mut keys, mut count) = (Vec::new(), Vec::new(), 0);
+        for piece in pieces {
+            let mut input = *piece;
+            loop {
+                parser.read_ahead(input, BOUNDS, &mut ahead, |key| keys.push(key.to_vec()));
+                count += ahead.len();
+                while let Some(args) = parser.next_ahead(&mut input, &mut ahead) {
+                    if args.len() > 1 {
+                        assert_eq!(keys.remove(0), args[1]);
+                    }
+                    requests.push(args.iter_from(0).map(<[u8]>::to_vec).collect());
+                }
+                assert!(keys.is_empty() && ahead.is_empty());
+                match parser.next(&mut input, BOUNDS).unwrap() {
+                    Some(args) => requests.push(args.iter_from(0).map(<[u8]>::to_vec).collect()),
+                    None => break,
+                }
+            }
         }
-        for odd in ["*0\r\n", "*-1\r\n", "GET a\r\n", "*2\r\n$0\r\n\r\n", "*99999999\r\n"] {
-            assert!(ahead(&[odd.as_bytes(), bytes].concat(), 9).is_empty(), "{odd:?}");
+        (requests, count)
+    }
+
+    #[test]
+    fn requests_are_the_same_when_they_are_read_ahead() {
+        let get = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n";
+        let mut bytes = [&get[..]; 40].concat();
+        bytes.extend(b"*1\r\n$4\r\nPING\r\n");
+        bytes.extend(get);
+        let whole = read(&[&bytes]).unwrap();
+        assert_eq!(whole.len(), 42);
+        // Of the 42, the 33rd ends the first time of reading ahead, and the last is left alone.
+        assert_eq!(read_with_ahead(&[&bytes]), (whole.clone(), 41));
+        for odd in ["*0\r\n", "*-1\r\n", "GET a\r\n", "*2\r\n$0\r\n\r\n$1\r\nx\r\n"] {
+            let mixed = [odd.as_bytes(), get, odd.as_bytes(), &bytes].concat();
+            let expected = read(&[&mixed]).unwrap();
+            assert_eq!(read_with_ahead(&[&mixed]).0, expected, "{odd:?}");
+            for len in [1, 3, 50, 200] {
+                let pieces: Vec<&[u8]> = mixed.chunks(len).collect();
+                assert_eq!(read_with_ahead(&pieces).0, expected, "{odd:?} in pieces of {len}");
+            }
+        }
+        let mut long = b"*2\r\n$3\r\nGET\r\n$40000\r\n".to_vec();
+        long.extend([b'k'; 40_000]);
+        long.extend(b"\r\n");
+        let mixed = [get, &long[..], get].concat();
+        assert_eq!(read_with_ahead(&[&mixed]).0, read(&[&mixed]).unwrap());
+    }
+
+    #[test]
+    fn nothing_is_read_ahead_of_who_has_not_said_the_password() {
+        let (parser, mut ahead) = (Parser::default(), Ahead::default());
+        for (stranger, word_max) in [(true, 512 << 20), (false, 1024)] {
+            let bounds = Bounds { word_max, stranger };
+            parser.read_ahead(b"*1\r\n$4\r\nPING\r\n", bounds, &mut ahead, |_| ());
+            assert!(ahead.is_empty());
         }
     }
 

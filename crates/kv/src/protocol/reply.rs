@@ -113,6 +113,7 @@ impl Reply {
 
     /// A string of bytes.
     pub fn bulk(&mut self, value: &[u8]) {
+        self.bytes.reserve(value.len() + 32);
         self.head(b'$', value.len() as i64);
         self.line(value);
     }
@@ -307,9 +308,20 @@ impl Reply {
         }
     }
 
+    #[inline]
     fn head(&mut self, kind: u8, value: i64) {
-        self.bytes.push(kind);
-        self.line(itoa::Buffer::new().format(value).as_bytes());
+        // Most lengths are short ones.
+        match value {
+            0..=9 => self.bytes.extend_from_slice(&[kind, b'0' + value as u8, b'\r', b'\n']),
+            10..=99 => {
+                let (ten, one) = (b'0' + (value / 10) as u8, b'0' + (value % 10) as u8);
+                self.bytes.extend_from_slice(&[kind, ten, one, b'\r', b'\n']);
+            }
+            _ => {
+                self.bytes.push(kind);
+                self.line(itoa::Buffer::new().format(value).as_bytes());
+            }
+        }
     }
 
     fn line(&mut self, text: &[u8]) {

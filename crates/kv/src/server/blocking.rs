@@ -12,7 +12,7 @@ use super::client::state;
 use super::connection::Conn;
 use super::core::Core;
 use super::{Client, ClientInfo};
-use crate::command::{self, Null};
+use crate::command::{self, Block, Null};
 use crate::protocol::{Args, Reply};
 use crate::store::{Keys, Waiter, shard_of};
 
@@ -43,16 +43,13 @@ pub fn write_null(reply: &mut Reply, null: Null) {
 
 impl Core {
     /// Puts the client into the queues of keys, whose shards are at hand.
-    #[allow(clippy::too_many_arguments)]
     pub fn block(
         &self,
         keys: &mut Keys,
         conn: &Conn,
         client: &Client,
         args: Args<'_>,
-        names: Vec<Vec<u8>>,
-        timeout_ms: Option<u64>,
-        null: Null,
+        block: Block,
     ) -> Waiting {
         let waiter = Arc::new(Waiter {
             client: client.info.id,
@@ -62,13 +59,14 @@ impl Core {
             args: args.to_owned(),
             is_answered: Mutex::new(false),
         });
-        for name in &names {
+        for name in &block.keys {
             keys.wait(name, &waiter);
         }
-        *conn.waiting.borrow_mut() = Some((waiter.clone(), null));
+        *conn.waiting.borrow_mut() = Some((waiter.clone(), block.null));
         client.info.set_state(state::BLOCKED, true);
         self.server.blocked.fetch_add(1, Ordering::Relaxed);
-        Waiting { waiter, keys: names, timeout: timeout_ms.map(Duration::from_millis), null }
+        let timeout = block.timeout_ms.map(Duration::from_millis);
+        Waiting { waiter, keys: block.keys, timeout, null: block.null }
     }
 
     /// Waits until the client is answered, its time is up, or it has gone; whether it is still there.

@@ -19,6 +19,7 @@ use omniring::buf::{IoBuf, IoBufExt};
 use omniring::net::{Lease, TcpStream, UnixStream};
 use omniring_driver::ops;
 
+use super::batch::Batch;
 use super::blocking::{Unblock, write_null};
 use super::client::{ClientInfo, state};
 use super::core::Core;
@@ -29,7 +30,7 @@ use super::{Client, later, tls};
 use crate::command::Null;
 use crate::config::Config;
 use crate::error::Error;
-use crate::protocol::{Args, Bounds, Length, OwnedArgs, Parser, Proto, Reply, Shared};
+use crate::protocol::{Length, OwnedArgs, Parser, Proto, Reply, Shared};
 use crate::store::{Lsn, Waiter};
 
 /// With more than this many bytes to be sent, a client's further requests wait.
@@ -461,66 +462,20 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
     let mut config = core.config();
     while !conn.is_closing() {
         core.refresh(&mut config);
-        core.look_at_clock();
-        // How many of the next requests have been looked ahead at: of the first, which is often the only one, nothing
-        // is gained by it.
-        let mut ahead = 1;
-        let mut input: &[u8] = lease.as_ref().map_or(&[], |lease| lease.deref());
-        let mut wait: Option<(Wait, OwnedArgs)> = None;
-        let mut is_ahead = false;
-        let mut has_failed = false;
-        if !input.is_empty() {
-            client.info.last_ms.store(core.recent_us() / 1000, Ordering::Relaxed);
-            let mut reply = conn.reply.borrow_mut();
-            if !reply.has_memory() {
-                reply.set_memory(core.spare());
-            }
-        }
-        while wait.is_none() && !conn.is_closing() {
-            let bounds = Bounds {
-                word_max: config.proto_max_bulk_len as i64,
-                stranger: config.needs_password() && !client.is_authenticated,
-            };
-            if ahead == 0 {
-                ahead = core.look_ahead(client.db, parser.next_bytes(input)).max(1);
-                is_ahead = true;
-            }
-            ahead -= 1;
-            let args: Args<'_> = match parser.next(&mut input, bounds) {
-                Ok(Some(args)) => args,
-                Ok(None) => break,
-                Err(error) => {
-                    core.server.stats.core(core.index).errors.add(1);
-                    conn.reply.borrow_mut().error(&Error::of(format!("ERR {error}")));
-                    has_failed = true;
-                    break;
-                }
-            };
-            if core.has_new_config() {
-                config = core.config();
-            }
-            if let Some(what) = core.step(conn, client, args, &config) {
-                let args = args.to_owned();
-                parser.keep(input);
-                input = &[];
-                wait = Some((what, args));
-            }
-        }
-        if is_ahead {
-            core.keys.borrow_mut().forget_expected();
-        }
-        if has_failed {
+        let input: &[u8] = lease.as_ref().map_or(&[], |lease| lease.deref());
+        let batch = core.carry_out(conn, client, &mut parser, &mut config, input);
+        lease = None;
+        if let Batch::Failed = batch {
             return;
         }
-        lease = None;
-        if let Some((what, args)) = wait {
+        if let Batch::Waits(what, args) = batch {
             conn.hand_over();
             // Others who waited for what the last command has made are served before its reply leaves.
             if !matches!(what, Wait::Others(_)) {
                 conn.flush();
             }
             // In memory of its own: it is large, and most clients are not in there.
-            let is_there = Box::pin(carry_out(core, conn, client, &mut parser, what, args));
+            let is_there = Box::pin(wait(core, conn, client, &mut parser, what, args));
             if !is_there.await {
                 return;
             }
@@ -562,7 +517,7 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
 }
 
 /// Waits for what a request needs, and carries it out; whether the client is still there.
-async fn carry_out(
+async fn wait(
     core: &Rc<Core>,
     conn: &Rc<Conn>,
     client: &mut Client,
@@ -638,6 +593,7 @@ async fn carry_out(
                 next = core.step(conn, client, args.args(), &core.config());
             }
         }
+        core.settle(&core.config(), &conn.info);
         if !matches!(next, Some(Wait::Others(_))) {
             conn.flush();
         }

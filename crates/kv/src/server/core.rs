@@ -10,11 +10,12 @@ use omniring::sync::oneshot;
 
 use super::connection::Conn;
 use super::evict::Pool;
+use super::observe::Together;
 use super::pubsub::Delivery;
 use super::{Server, output};
 use crate::clock;
 use crate::config::Config;
-use crate::protocol::Reply;
+use crate::protocol::{Ahead, Reply};
 use crate::store::{Keys, Lsn, Shard};
 
 thread_local! {
@@ -53,6 +54,10 @@ pub struct Core {
     released: RefCell<VecDeque<Rc<Conn>>>,
     /// Messages sent up to the last of them that were let go, these not counted.
     sends_before: Cell<u64>,
+    /// Requests of the batch that is being carried out.
+    pub(super) ahead: RefCell<Ahead>,
+    /// Calls of it whose time has not been measured yet.
+    pub(super) together: Cell<Together>,
     /// When the core has looked at the clock last, in microseconds since 1970.
     now_us: Cell<u64>,
     /// Whether remains of emptied databases are being dropped.
@@ -121,6 +126,8 @@ impl Core {
             gated: RefCell::default(),
             released: RefCell::default(),
             sends_before: Cell::new(0),
+            ahead: RefCell::default(),
+            together: Cell::default(),
             now_us: Cell::new(clock::now_us()),
             is_dropping: Cell::new(false),
             gave_way_us: Cell::new(0),

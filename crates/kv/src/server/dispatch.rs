@@ -18,11 +18,8 @@ use crate::clock;
 use crate::command::{self, Call, Command, KeySpec, Later, Outcome, Run, flag};
 use crate::config::Config;
 use crate::error::Error;
-use crate::protocol::{Args, OwnedArgs, Reply, second_words};
+use crate::protocol::{Args, OwnedArgs, Reply};
 use crate::store::{EventClass, Keys, Waiter, shard_of};
-
-/// Requests of a batch whose keys are looked ahead at together.
-const LOOK_AHEAD: usize = 32;
 
 /// What a request waits for.
 pub enum Wait {
@@ -49,15 +46,6 @@ pub struct Others {
     pub then: Option<Wait>,
 }
 
-/// Which shards a request takes.
-#[derive(Debug, PartialEq, Eq)]
-enum Need {
-    /// None, or just this core's.
-    Here,
-    /// These, in ascending order.
-    These(Vec<usize>),
-}
-
 impl Core {
     /// Carries out a request, or says what it waits for. The reply goes to the connection.
     pub fn step(
@@ -78,26 +66,11 @@ impl Core {
             Ok(None) => return None,
             Err(wait) => return Some(wait),
         };
-        match self.need(command, args) {
-            Need::Here if self.keys.borrow().has(self.index) => {
-                let mut keys = self.keys.borrow_mut();
-                self.step_with(&mut keys, conn, client, command, args, config)
-            }
-            _ => Some(Wait::Shards(command)),
-        }
-    }
-
-    /// Prepares for the keys of the requests at the begin of `input`, `LOOK_AHEAD` at most; for how many.
-    pub fn look_ahead(&self, db: usize, input: &[u8]) -> usize {
         let mut keys = self.keys.borrow_mut();
-        keys.forget_expected();
-        let mut count = 0;
-        second_words(input, LOOK_AHEAD, |key| {
-            count += 1;
-            keys.expect(key);
-        });
-        keys.prepare(db, self.index);
-        count
+        if !keys.has(self.index) || !self.needs_no_other(&mut keys, command, args) {
+            return Some(Wait::Shards(command));
+        }
+        self.step_with(&mut keys, conn, client, command, args, config)
     }
 
     /// Carries out a request whose shards are at hand.
@@ -127,27 +100,29 @@ impl Core {
             }
         }
         let gate = std::mem::take(&mut keys.effects.gate);
-        conn.gate_from(begin, gate, self.server.synced(), &mut reply);
+        if gate > 0 {
+            conn.gate_from(begin, gate, self.server.synced(), &mut reply);
+        }
         drop(reply);
         if client.closes {
             conn.close();
         }
         let wait = match outcome {
+            Outcome::Done if keys.effects.ready.is_empty() && deliveries.is_empty() => return None,
             Outcome::Done => None,
-            Outcome::Block { keys: names, timeout_ms, null } => {
-                let waiting = self.block(keys, conn, client, args, names, timeout_ms, null);
+            Outcome::Block(block) => {
+                let waiting = self.block(keys, conn, client, args, *block);
                 Some(Wait::Key(waiting))
             }
-            Outcome::Later(Later::Exec) => {
+            Outcome::Later(later) if *later == Later::Exec => {
                 let multi = client.multi.take().unwrap_or_default();
-                match self.exec_need(&multi, client) {
-                    Need::Here if keys.has(self.index) => {
-                        self.exec(keys, conn, client, multi, config)
-                    }
-                    _ => Some(Wait::Exec(multi)),
+                if keys.has(self.index) && self.exec_needs_no_other(&multi, client) {
+                    self.exec(keys, conn, client, multi, config)
+                } else {
+                    Some(Wait::Exec(multi))
                 }
             }
-            Outcome::Later(later) => Some(Wait::Later(later)),
+            Outcome::Later(later) => Some(Wait::Later(*later)),
         };
         if keys.effects.ready.is_empty() && deliveries.is_empty() {
             return wait;
@@ -229,13 +204,17 @@ impl Core {
                 let outcome =
                     self.call(keys, client, command, args, config, &mut reply, &mut deliveries);
                 match outcome {
-                    Outcome::Done | Outcome::Later(Later::Exec) => {}
-                    Outcome::Block { null, .. } => blocking::write_null(&mut reply, null),
-                    Outcome::Later(Later::WaitForReplicas { .. }) => reply.int(0),
-                    Outcome::Later(_) => {
-                        reply.undo(one);
-                        reply.error(&Error::new("ERR Command not allowed inside a transaction"));
-                    }
+                    Outcome::Done => {}
+                    Outcome::Block(block) => blocking::write_null(&mut reply, block.null),
+                    Outcome::Later(later) => match *later {
+                        Later::Exec => {}
+                        Later::WaitForReplicas { .. } => reply.int(0),
+                        _ => {
+                            reply.undo(one);
+                            let text = "ERR Command not allowed inside a transaction";
+                            reply.error(&Error::new(text));
+                        }
+                    },
                 }
                 record.add(keys, args);
                 if keys.is_tracked {
@@ -384,6 +363,7 @@ impl Core {
     }
 
     /// Calls a command, and does what follows from it but answering those who waited.
+    #[inline]
     #[allow(clippy::too_many_arguments)]
     fn run(
         &self,
@@ -395,6 +375,7 @@ impl Core {
         reply: &mut Reply,
         deliveries: &mut Vec<Delivery>,
     ) -> Outcome {
+        let is_joined = self.joins(config, &client.info, command, args);
         let before = Instant(self.recent_us());
         keys.begin(client.db, before.ms());
         keys.no_touch = client.no_touch;
@@ -412,16 +393,19 @@ impl Core {
             self.reads(keys, client, command, args, config, deliveries);
         }
         // A client that waits for a key is done with its command when it is answered.
-        if !matches!(outcome, Outcome::Block { .. } | Outcome::Later(Later::Exec)) {
+        if is_joined {
+            self.joined(config, &client.info, command);
+        } else if !(matches!(outcome, Outcome::Block(_)) || outcome.is_exec()) {
             let micros = self.look_at_clock().saturating_sub(before.0);
             self.account(config, &client.info, command, args, micros);
         }
-        if !matches!(outcome, Outcome::Later(Later::Exec)) {
+        if !outcome.is_exec() {
             self.monitor(client, command, args);
         }
         outcome
     }
 
+    #[inline]
     #[allow(clippy::too_many_arguments)]
     fn call(
         &self,
@@ -434,12 +418,11 @@ impl Core {
         deliveries: &mut Vec<Delivery>,
     ) -> Outcome {
         let mut call = Call { keys, reply, config, server: &self.server, deliveries };
-        let (outcome, error) = exec::call(command, &mut call, client, args);
-        if let Some(error) = &error {
-            self.server.count_error(self.index, error);
+        exec::call(command, &mut call, client, args).unwrap_or_else(|error| {
+            self.server.count_error(self.index, &error);
             self.server.stats.core(self.index).failed(command.id);
-        }
-        outcome
+            Outcome::Done
+        })
     }
 
     /// Notes which keys a command has read whose client wants to hear of their changes.
@@ -578,19 +561,19 @@ impl Core {
 
     // Shards.
 
-    fn need(&self, command: &Command, args: Args<'_>) -> Need {
+    /// Whether a request takes no shard but this core's.
+    fn needs_no_other(&self, keys: &mut Keys, command: &Command, args: Args<'_>) -> bool {
         if self.server.shard_count() == 1 {
-            return Need::Here;
+            return true;
         }
-        self.only_here(self.shards(command, args))
+        match command.only_key(args) {
+            Some(key) => keys.shard_of(key) == self.index,
+            None => self.is_this_shard(&self.shards(command, args)),
+        }
     }
 
-    fn only_here(&self, shards: Vec<usize>) -> Need {
-        match shards[..] {
-            [] => Need::Here,
-            [one] if one == self.index => Need::Here,
-            _ => Need::These(shards),
-        }
+    fn is_this_shard(&self, shards: &[usize]) -> bool {
+        shards.iter().all(|&shard| shard == self.index)
     }
 
     /// The shards that a request takes, in ascending order.
@@ -609,11 +592,8 @@ impl Core {
         shards
     }
 
-    fn exec_need(&self, multi: &Multi, client: &Client) -> Need {
-        if self.server.shard_count() == 1 {
-            return Need::Here;
-        }
-        self.only_here(self.exec_shards(multi, client))
+    fn exec_needs_no_other(&self, multi: &Multi, client: &Client) -> bool {
+        self.server.shard_count() == 1 || self.is_this_shard(&self.exec_shards(multi, client))
     }
 
     /// The shards that a transaction takes, those of watched keys among them, in ascending order.

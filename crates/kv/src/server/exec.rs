@@ -3,33 +3,26 @@
 use std::sync::atomic::Ordering;
 
 use super::{Client, Journal, Logged, Server};
-use crate::command::{Call, Command, Outcome, Run};
+use crate::command::{Answer, Call, Command, Run};
 use crate::error::Error;
 use crate::protocol::{Args, OwnedArgs};
 use crate::store::{Keys, LogAs, Lsn, Written};
 
 /// Calls a command. Its reply is written, an error also, unless the outcome says that it comes later. What
-/// follows is in `keys.effects`. The error is given too, for statistics.
-pub fn call(
-    command: &Command,
-    call: &mut Call<'_>,
-    client: &mut Client,
-    args: Args<'_>,
-) -> (Outcome, Option<Error>) {
+/// follows is in `keys.effects`.
+#[inline]
+pub fn call(command: &Command, call: &mut Call<'_>, client: &mut Client, args: Args<'_>) -> Answer {
     let begin = call.reply.begin();
     let answer = match command.spec.run {
         Run::Data(run) => run(call, args),
         Run::Session(run) => run(call, client, args),
         Run::Container => Err(Error::SYNTAX),
     };
-    match answer {
-        Ok(outcome) => (outcome, None),
-        Err(error) => {
-            call.reply.undo(begin);
-            call.reply.error(&error);
-            (Outcome::Done, Some(error))
-        }
+    if let Err(error) = &answer {
+        call.reply.undo(begin);
+        call.reply.error(error);
     }
+    answer
 }
 
 /// Logs what a command changed, and notes what its reply has to wait for. `args` are its words.

@@ -110,7 +110,8 @@ impl Local {
             server: &self.server,
             deliveries: &mut Vec::new(),
         };
-        self.outcome = call(command, &mut with, &mut self.client, args.args()).0;
+        let answer = call(command, &mut with, &mut self.client, args.args());
+        self.outcome = answer.unwrap_or(Outcome::Done);
         follow(&mut self.keys, &self.server, args.args());
         self.events = std::mem::take(&mut self.keys.effects.events);
         reply.to_bytes()

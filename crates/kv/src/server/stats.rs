@@ -164,15 +164,20 @@ impl CoreStats {
         }
     }
 
-    /// A call has taken that long.
-    pub fn called(&self, command: usize, micros: u64, with_histogram: bool) {
+    /// Some calls, one at least, have taken that long together.
+    pub fn called(&self, command: usize, calls: u64, micros: u64, with_histogram: bool) {
         let stats = &self.commands[command];
-        self.processed.add(1);
-        stats.calls.add(1);
+        self.processed.add(calls);
+        stats.calls.add(calls);
         stats.micros.add(micros);
         if with_histogram {
             let times = stats.times.get_or_init(Histogram::default);
-            times.0[bucket_of(micros)].add(1);
+            if calls == 1 {
+                return times.0[bucket_of(micros)].add(1);
+            }
+            let (each, more) = (micros / calls, micros % calls);
+            times.0[bucket_of(each)].add(calls - more);
+            times.0[bucket_of(each + 1)].add(more);
         }
     }
 
@@ -269,7 +274,7 @@ mod tests {
     fn times_of_all_cores_are_summed_up() {
         let stats = Stats::new(2);
         for micros in 1..=100 {
-            stats.core(micros as usize % 2).called(0, micros, true);
+            stats.core(micros as usize % 2).called(0, 1, micros, true);
         }
         let times = stats.times(0);
         assert_eq!(times.total(), 100);
@@ -280,5 +285,14 @@ mod tests {
         assert_eq!(stats.sum(|core| &core.commands[0].calls), 100);
         stats.core(0).reset();
         assert_eq!(stats.times(0).total(), 50);
+    }
+
+    #[test]
+    fn the_time_of_several_calls_is_shared_among_them() {
+        let stats = Stats::new(1);
+        stats.core(0).called(0, 16, 20, true);
+        let command = &stats.core(0).commands[0];
+        assert_eq!((command.calls.get(), command.micros.get()), (16, 20));
+        assert_eq!(stats.times(0).cumulative(), [(1, 12), (2, 16)]);
     }
 }

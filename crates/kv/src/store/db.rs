@@ -247,6 +247,12 @@ impl Db {
         }
     }
 
+    /// Whether the key has a time of expiry.
+    #[inline]
+    pub fn expires(&self, slot: Slot) -> bool {
+        Keyed::expires(self.table.entry(slot))
+    }
+
     /// When the key expires, in milliseconds since 1970.
     #[inline]
     pub fn expires_ms(&self, slot: Slot) -> Option<u64> {

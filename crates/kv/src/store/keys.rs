@@ -278,10 +278,16 @@ impl Keys {
         self.shards.iter_mut().flatten().map(|shard| &mut **shard)
     }
 
+    /// The shard in which a key belongs.
+    pub fn shard_of(&mut self, key: &[u8]) -> usize {
+        self.home(key).shard
+    }
+
     /// A shard that is at hand.
     ///
     /// # Panics
     /// When it is not: the table of commands said which keys this one uses.
+    #[inline]
     pub fn shard(&mut self, index: usize) -> &mut Shard {
         self.shards[index].as_mut().expect("the command's shards are at hand")
     }
@@ -316,12 +322,12 @@ impl Keys {
     pub fn read(&mut self, key: &[u8]) -> Option<ValueRef<'_>> {
         let home = self.home(key);
         self.gate(home);
+        let (now, lfu, no_touch, db) = (self.now_ms, self.lfu, self.no_touch, self.db);
         let Some(slot) = self.alive(home, key) else {
             self.shard(home.shard).stats.misses += 1;
             self.event(EventClass::MISS, "keymiss", key);
             return None;
         };
-        let (now, lfu, no_touch, db) = (self.now_ms, self.lfu, self.no_touch, self.db);
         let Shard { dbs, random, stats, .. } = self.shard(home.shard);
         stats.hits += 1;
         Some(dbs[db].use_value(slot, |access| match lfu {
@@ -364,6 +370,7 @@ impl Keys {
     }
 
     /// The string at a key, as [`Keys::read`].
+    #[inline]
     pub fn string(&mut self, key: &[u8]) -> Result<Option<StrRef<'_>>, Error> {
         match self.read(key) {
             None => Ok(None),
@@ -762,11 +769,12 @@ impl Keys {
     }
 
     /// The slot of a key that is there and whose time has not come.
+    #[inline]
     fn alive(&mut self, home: Home, key: &[u8]) -> Option<Slot> {
         let (now, replaying) = (self.now_ms, self.replaying);
         let db = self.table_at(home);
         let slot = db.find_hashed(home.hash, key)?;
-        if replaying || db.expires_ms(slot).is_none_or(|at| at > now) {
+        if !db.expires(slot) || replaying || db.expires_ms(slot).is_none_or(|at| at > now) {
             return Some(slot);
         }
         if !self.keeps_expired {
@@ -777,6 +785,15 @@ impl Keys {
 
     /// The slot of a key that is about to be changed, which is a use of it.
     fn slot_mut(&mut self, home: Home, key: &[u8]) -> Option<Slot> {
+        let slot = self.slot_saved(home, key)?;
+        let access = self.used(home, slot);
+        self.table_at(home).set_access(slot, access);
+        Some(slot)
+    }
+
+    /// The slot of a key that is about to be changed, which the snapshot has then.
+    #[inline]
+    fn slot_saved(&mut self, home: Home, key: &[u8]) -> Option<Slot> {
         self.gate(home);
         let keeps_expired = std::mem::replace(&mut self.keeps_expired, false);
         let slot = self.alive(home, key);
@@ -784,31 +801,28 @@ impl Keys {
         let slot = slot?;
         let db = self.db;
         self.shard(home.shard).save_first(db, slot);
-        self.note_use(home, slot);
         Some(slot)
     }
 
     /// Where a key lies that is about to be set, and the access it then has: another value is used no less
     /// often.
     fn overwritten(&mut self, home: Home, key: &[u8]) -> (Option<Slot>, Access) {
-        match self.slot_mut(home, key) {
-            Some(slot) => (Some(slot), self.table_at(home).access(slot)),
+        match self.slot_saved(home, key) {
+            Some(slot) => (Some(slot), self.used(home, slot)),
             None => (None, self.fresh_access()),
         }
     }
 
-    /// Notes that a key is used now, unless the client asked for no trace.
-    fn note_use(&mut self, home: Home, slot: Slot) {
-        if self.no_touch {
-            return;
-        }
-        let (db, now, lfu) = (self.db, self.now_ms, self.lfu);
-        let shard = self.shard(home.shard);
-        let access = match lfu {
-            Some(lfu) => lfu.used(shard.dbs[db].access(slot), now, &mut shard.random),
+    /// The access of a key that is used now: as it was, if the client asked for no trace.
+    #[inline]
+    fn used(&mut self, home: Home, slot: Slot) -> Access {
+        let (db, now, lfu, no_touch) = (self.db, self.now_ms, self.lfu, self.no_touch);
+        let Shard { dbs, random, .. } = self.shard(home.shard);
+        match lfu {
+            _ if no_touch => dbs[db].access(slot),
+            Some(lfu) => lfu.used(dbs[db].access(slot), now, random),
             None => seconds(now),
-        };
-        shard.dbs[db].set_access(slot, access);
+        }
     }
 
     fn slot_or_insert(&mut self, home: Home, key: &[u8], make: impl FnOnce() -> Value) -> Slot {
@@ -831,6 +845,7 @@ impl Keys {
     }
 
     /// The reply is to wait for the key's record.
+    #[inline]
     fn gate(&mut self, home: Home) {
         let shard = self.shard(home.shard);
         if shard.unsynced_any() != 0 {
@@ -893,6 +908,9 @@ impl Keys {
 
     /// Brings the expected keys of a database that lie in this shard nearer to the processor, if it is at hand.
     pub fn prepare(&mut self, db: usize, index: usize) {
+        if self.expected.len() < 2 {
+            return;
+        }
         let count = self.shards.len();
         let hashes = self.expected.iter().map(|expected| expected.hash);
         self.near.clear();
@@ -904,6 +922,7 @@ impl Keys {
         }
     }
 
+    #[inline]
     fn table_at(&mut self, home: Home) -> &mut Db {
         let db = self.db;
         &mut self.shard(home.shard).dbs[db]

@@ -267,6 +267,7 @@ impl Shard {
     }
 
     /// The same for all keys together.
+    #[inline]
     pub fn unsynced_any(&self) -> Lsn {
         self.unsynced.order.back().map_or(0, |&(lsn, _)| lsn).max(self.unsynced.all)
     }

@@ -102,21 +102,28 @@ impl<L: Layout> Table<L> {
     }
 
     /// Brings into the processor's caches what searches for these hashes will read. Each pass loads for all of them
-    /// what the pass before has found, so that the processor waits for many loads at once.
+    /// what the pass before has found, and does little besides, so that the processor waits for many loads at once.
     pub fn touch(&self, hashes: &[u64]) {
+        /// Hashes that are searched for together.
+        const TOGETHER: usize = 32;
         if self.directory.is_empty() {
             return;
         }
         let mut sum = 0;
-        for hashes in hashes.chunks(16) {
-            let mut segments = [&self.segments[self.directory[0]]; 16];
+        for hashes in hashes.chunks(TOGETHER) {
+            let mut segments = [&self.segments[self.directory[0]]; TOGETHER];
             for (segment, &hash) in segments.iter_mut().zip(hashes) {
                 *segment = &self.segments[self.directory[self.position(hash)]];
             }
-            let all = || segments.iter().zip(hashes);
-            all().for_each(|(segment, _)| sum ^= segment.touch());
-            all().for_each(|(segment, &hash)| sum ^= segment.touch_bucket(hash));
-            all().for_each(|(segment, &hash)| sum ^= segment.touch_entry(hash));
+            let segments = &segments[..hashes.len()];
+            segments.iter().for_each(|segment| sum ^= segment.touch());
+            let with_hashes = || segments.iter().zip(hashes);
+            with_hashes().for_each(|(segment, &hash)| sum ^= segment.touch_bucket(hash));
+            let mut entries: [&[u8]; TOGETHER] = [&[]; TOGETHER];
+            for (entry, (segment, &hash)) in entries.iter_mut().zip(with_hashes()) {
+                *entry = segment.likely_entry(hash);
+            }
+            entries.iter().for_each(|entry| sum ^= touch_bytes(entry));
         }
         // Loads of which nothing comes are left out otherwise.
         std::hint::black_box(sum);
@@ -388,6 +395,16 @@ impl<L: Layout> Table<L> {
         self.deepest =
             self.directory.iter().filter(|&&id| self.segments[id].depth() == bits).count();
     }
+}
+
+/// Loads the first bytes, as many as most entries have. The result means nothing.
+#[inline]
+fn touch_bytes(bytes: &[u8]) -> u8 {
+    /// Bytes of a line of the processor's caches.
+    const LINE: usize = 64;
+    let byte = |at| bytes.get(at).copied().unwrap_or_default();
+    // Of an entry that begins late in a line, the last of them are in the third.
+    byte(0) ^ byte(LINE) ^ byte(LINE + LINE / 2)
 }
 
 /// What was in a table, to be dropped piece by piece.

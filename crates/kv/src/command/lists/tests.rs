@@ -145,13 +145,15 @@ fn several_are_popped_of_the_first_list_and_logged_as_a_pop() {
 fn a_pop_of_nothing_waits_and_is_logged_as_what_it_did() {
     let mut local = Local::new(2);
     local.run("BLPOP a b 1.5");
-    let Outcome::Block { keys, timeout_ms, null } = &local.outcome else {
+    let Outcome::Block(block) = &local.outcome else {
         panic!("{:?}", local.outcome);
     };
-    assert_eq!(*keys, [b"a", b"b"]);
-    assert_eq!((*timeout_ms, *null), (Some(1500), Null::Array));
+    assert_eq!(block.keys, [b"a", b"b"]);
+    assert_eq!((block.timeout_ms, block.null), (Some(1500), Null::Array));
     local.run("BLMOVE a b LEFT RIGHT 0");
-    assert!(matches!(local.outcome, Outcome::Block { timeout_ms: None, null: Null::Bulk, .. }));
+    assert!(
+        matches!(&local.outcome, Outcome::Block(block) if block.timeout_ms.is_none() && block.null == Null::Bulk)
+    );
     local.run("RPUSH b 1 2 3 4");
     local.logged();
     check(
@@ -178,7 +180,7 @@ fn a_key_of_another_type_wakes_nobody() {
     local.keys.has_waited = true;
     for command in ["BLPOP s 0", "BLMPOP 0 1 s LEFT", "BLMOVE s d LEFT LEFT 0"] {
         local.run(command);
-        assert!(matches!(local.outcome, Outcome::Block { .. }), "{command}");
+        assert!(matches!(local.outcome, Outcome::Block(_)), "{command}");
     }
     local.run("RPUSH l 1");
     assert_eq!(local.run("BLMOVE l s LEFT LEFT 0"), WRONG_TYPE);

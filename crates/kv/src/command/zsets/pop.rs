@@ -122,7 +122,7 @@ fn bpop(call: &mut Call<'_>, args: Args<'_>, end: End) -> Answer {
 
 fn block(keys: &[&[u8]], timeout_ms: Option<u64>) -> Answer {
     let keys = keys.iter().map(|key| key.to_vec()).collect();
-    Ok(Outcome::Block { keys, timeout_ms, null: Null::Array })
+    Ok(Outcome::block(keys, timeout_ms, Null::Array))
 }
 
 /// The first key that is there, which has to be a sorted set.

@@ -39,7 +39,9 @@ impl Live {
             server: &self.server,
             deliveries: &mut Vec::new(),
         };
-        call(resolve(args).expect("there is such a command"), &mut with, &mut client, args);
+        let command = resolve(args).expect("there is such a command");
+        // What is refused changes nothing.
+        let _ = call(command, &mut with, &mut client, args);
         follow(&mut self.keys, &self.server, args);
     }
 

@@ -59,8 +59,9 @@ pub struct Place {
     pub offset: u16,
 }
 
-/// A segment.
+/// A segment: two lines of the processor's caches.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub struct Segment {
     index: Box<[Bucket]>,
     blocks: [Option<Block>; BLOCKS],
@@ -193,20 +194,19 @@ impl Segment {
         self.index[self.home(hash)].passed
     }
 
-    /// Loads the entry that a search for the hash is likely to come to first. The result means nothing.
+    /// The entry that a search for the hash is likely to come to first, and what may follow it; nothing where it has
+    /// memory of its own. Its bytes are not looked at.
     #[inline]
-    pub fn touch_entry(&self, hash: u64) -> u8 {
-        /// Bytes of a line of the processor's caches.
-        const LINE: usize = 64;
+    pub fn likely_entry(&self, hash: u64) -> &[u8] {
         let bucket = &self.index[self.home(hash)];
         let hits = bucket.matches(tag_of(hash));
         if hits == 0 {
-            return 0;
+            return &[];
         }
         let (block, at) = split(bucket.offsets[hits.trailing_zeros() as usize]);
         match self.blocks.get(block) {
-            Some(Some(block)) => block[at] ^ block[(at + LINE).min(BLOCK - 1)],
-            _ => 0,
+            Some(Some(block)) => &block[at..],
+            _ => &[],
         }
     }
 
