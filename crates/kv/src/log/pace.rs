@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::store::Lsn;
 
 /// Syncs under way at once, at most.
-pub const SYNCS_AT_ONCE_MAX: usize = 8;
+pub const SYNCS_AT_ONCE_MAX: usize = 4;
 
 /// Whether it is worth waiting for more records before a sync, and how long.
 ///
@@ -26,8 +26,10 @@ pub(super) struct Gather {
 }
 
 impl Gather {
-    /// The part of the time of a sync that it may take, or that there is between syncs where more are under way.
+    /// The part of the time of a sync that it may take.
     const SHARE: u32 = 2;
+    /// The same where several are under way at once, and the least part of it from one's begin to the next one's.
+    const SHARE_OF_SEVERAL: u32 = 8;
     /// Syncs that go at once after one that was waited for in vain.
     const REST: u32 = 8;
 
@@ -52,7 +54,7 @@ impl Gather {
         at_once: usize,
         since: Option<Duration>,
     ) -> Option<(Duration, Lsn)> {
-        let time = self.time / Self::SHARE.max(at_once as u32);
+        let time = self.time / if at_once == 1 { Self::SHARE } else { Self::SHARE_OF_SEVERAL };
         if std::mem::take(&mut self.is_due) {
             return Some((time, self.wanted));
         }
@@ -89,7 +91,7 @@ pub(super) struct Overlap {
 
 impl Overlap {
     /// Each sync costs the processor some, so that quick ones do not overlap: the least time from one to the next.
-    const SPACING_MIN: Duration = Duration::from_micros(200);
+    const SPACING_MIN: Duration = Duration::from_micros(300);
     /// Syncs after which an average says something.
     const SEEN_MIN: u32 = 32;
     const PATIENCE_MAX: u32 = 8192;
@@ -164,7 +166,7 @@ mod tests {
         assert_eq!(gather.wait(1, None), Some((SYNC / 2, 175)));
         assert_eq!(gather.wait(1, None), None, "once after each sync");
         gather.synced(SYNC, 50, 175);
-        assert_eq!(gather.wait(4, None), Some((SYNC / 4, 225)), "the next one ends the sooner");
+        assert_eq!(gather.wait(4, None), Some((SYNC / 8, 225)), "another ends soon");
     }
 
     #[test]
@@ -188,7 +190,7 @@ mod tests {
         let mut gather = Gather::default();
         gather.synced(SYNC, 50, 125);
         gather.wait(4, None);
-        let (apart, little) = (SYNC / 4, SYNC / 100);
+        let (apart, little) = (SYNC / 8, SYNC / 100);
         assert_eq!(gather.wait(4, None), None, "none is under way");
         assert_eq!(gather.wait(4, Some(little)), Some((apart - little, Lsn::MAX)));
         assert_eq!(gather.wait(4, Some(apart)), None);
@@ -209,7 +211,7 @@ mod tests {
     fn slow_syncs_overlap_where_the_disk_takes_several_at_once() {
         let tried = tried(1000, |_| SYNC);
         assert_eq!(tried[..20], [1; 20]);
-        assert_eq!(tried[500..], [8; 500]);
+        assert_eq!(tried[500..], [4; 500]);
     }
 
     #[test]
@@ -226,7 +228,7 @@ mod tests {
         assert_eq!(tried(1000, |_| quick), [1; 1000]);
         let mut overlap = Overlap::new(None);
         (0..200).for_each(|_| overlap.synced(SYNC));
-        assert_eq!(overlap.at_once(), 8);
+        assert_eq!(overlap.at_once(), 4);
         (0..200).for_each(|_| overlap.synced(quick));
         assert_eq!(overlap.at_once(), 1, "they have become quick");
     }
