@@ -28,7 +28,7 @@ const SPARE_MAX: usize = 64 * 1024;
 
 /// Replies of writers that are let go in a turn of the loop: at most, and where others were sent something meanwhile.
 const RELEASED_MAX: usize = 16;
-const RELEASED_MIN: usize = 4;
+const RELEASED_MIN: usize = 2;
 
 /// How often a busy core gives way to threads that sync, in microseconds.
 const GIVE_WAY_US: u64 = 50;
@@ -341,7 +341,7 @@ impl Core {
     fn release(&self) {
         let sends = self.server.stats.core(self.index).writes.get();
         let others = sends.saturating_sub(self.sends_before.get());
-        let count = if others == 0 { RELEASED_MAX } else { RELEASED_MIN.max(others as usize / 3) };
+        let count = if others == 0 { RELEASED_MAX } else { RELEASED_MIN.max(others as usize / 5) };
         let mut released = self.released.borrow_mut();
         let count = count.min(released.len());
         for conn in released.drain(..count) {
