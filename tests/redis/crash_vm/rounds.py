@@ -27,6 +27,8 @@ class Machine:
         self.drive = Drive(self.socket, image, seed)
         # What the clients have reported: requests that were answered, and the highest counter that was read.
         self.acked, self.read = [0] * WRITERS, [0] * WRITERS
+        # How many syncs the server is to have under way at once; 0: as it thinks best.
+        self.at_once = 0
 
     def boot(self):
         def numbers(values):
@@ -36,6 +38,7 @@ class Machine:
             "fsync": self.fsync,
             "engine": self.options.engine,
             "cores": self.options.cores,
+            "at_once": self.at_once,
             "seed": self.seed,
             "acked": numbers(self.acked),
             "read": numbers(self.read),
@@ -96,6 +99,7 @@ def rounds(options, seed):
         before = sum(machine.acked)
         began = time.monotonic()
         last = index == options.rounds
+        machine.at_once = (0, 4, 2)[index % 3]
         wrong = machine.life(None if last else chance.uniform(0.1, 4.0))
         drive = machine.drive
         if index > 0:
@@ -107,9 +111,10 @@ def rounds(options, seed):
             failed += 1
             break
         if not last:
+            syncs = machine.at_once or "as many as are good"
             print(
-                f"  cut: {sum(machine.acked) - before} requests acknowledged in this life, {drive.flushes} flushes so far, of the "
-                f"drive's cache {drive.lost} blocks lost and {drive.kept} kept, {time.monotonic() - began:.1f} s",
+                f"  cut: {sum(machine.acked) - before} requests acknowledged in this life, {drive.flushes} flushes so far, "
+                f"{syncs} at once, of the drive's cache {drive.lost} blocks lost and {drive.kept} kept, {time.monotonic() - began:.1f} s",
                 flush=True,
             )
     machine.drive.close()

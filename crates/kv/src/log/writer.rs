@@ -282,6 +282,7 @@ impl<D: Disk> Writer<D> {
     async fn write(&mut self, batch: Batch, then_begin: bool) -> Result<(), Failure> {
         let policy = self.shared.policy();
         let before = match policy {
+            Policy::Always if self.held.is_empty() => self.ready_file().await,
             Policy::Always => self.sync().await,
             Policy::EverySecond | Policy::No => self.land_all().await,
         };
@@ -328,23 +329,29 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
+    /// Sees to it that there is a file for a flight.
+    async fn ready_file(&mut self) -> Result<(), Failure> {
+        let current = self.current.as_mut().expect("there is a segment");
+        if current.idle.is_empty() {
+            match self.disk.reopen(&name_of(current.number, LOG)).await {
+                Ok(file) => current.idle.push(file),
+                // There may be as many open files as there can be. A flight gives its own back.
+                Err(_) => self.land().await?,
+            }
+        }
+        Ok(())
+    }
+
     /// Lets a batch fly that is durable when it has landed.
     fn take_off(&mut self, batch: Batch) {
         let current = self.current.as_mut().expect("there is a segment");
         let Batch { mut bytes, last } = batch;
         let len = seal(&mut bytes, self.disk.alignment(), current.number, self.durable);
-        let (disk, file, at) = (self.disk.clone(), current.idle.pop(), current.at);
-        let name = name_of(current.number, LOG);
+        let (disk, at) = (self.disk.clone(), current.at);
+        let file = current.idle.pop().expect("there is a file for a flight");
         current.at += bytes.len() as u64;
         let task = async move {
-            let file = match file {
-                Some(file) => Ok(file),
-                None => disk.reopen(&name).await,
-            };
-            let result = match file {
-                Ok(file) => write_bytes(&*disk, &file, &bytes, at, true).await.map(|()| file),
-                failed => failed,
-            };
+            let result = write_bytes(&*disk, &file, &bytes, at, true).await.map(|()| file);
             // The padding is of this place; the records may have to be written elsewhere.
             bytes.truncate(len);
             (result, bytes)
