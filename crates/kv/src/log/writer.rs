@@ -64,12 +64,13 @@ impl<F> Current<F> {
 /// A file that becomes a segment, and its name until then.
 type Spare<F> = (String, io::Result<F>);
 
+/// What a flight has come to: its file, and the batch's bytes.
+type Landing<F> = (io::Result<F>, Vec<u8>);
+
 /// A batch on its way to the disk.
 struct Flight<F> {
-    /// Gives the file back, and the batch's bytes.
-    task: Pin<Box<dyn Future<Output = (io::Result<F>, Vec<u8>)>>>,
-    /// What it has come to.
-    landed: Option<(io::Result<F>, Vec<u8>)>,
+    task: Pin<Box<dyn Future<Output = Landing<F>>>>,
+    landed: Option<Landing<F>>,
     last: Lsn,
     begun: Instant,
 }
