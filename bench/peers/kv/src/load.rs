@@ -287,23 +287,30 @@ fn go_first() {
     }
 }
 
-/// Lets redis-benchmark write with as many clients, and gives its thousands of writes a second.
-pub fn redis_benchmark(program: &Path, addr: SocketAddr, keys: Keys, writes: u64) -> Result<f64> {
+/// Lets redis-benchmark do as a group that has no pipeline, so many times, and gives its thousands a second.
+pub fn redis_benchmark(
+    program: &Path,
+    addr: SocketAddr,
+    keys: Keys,
+    group: Group,
+    times: u64,
+) -> Result<f64> {
     let numbers = [
         ("-p", u64::from(addr.port())),
-        ("-c", 50),
-        ("-n", writes),
+        ("-c", group.clients as u64),
+        ("-n", times),
         ("-d", keys.value as u64),
         ("-r", keys.count),
     ];
     let done = Command::new(program)
-        .args(["-t", "set", "--csv"])
+        .args(["-t", group.op.name(), "--csv"])
         .args(numbers.iter().flat_map(|(name, value)| [(*name).to_owned(), value.to_string()]))
         .output()
         .with_context(|| program.display().to_string())?;
     let text = String::from_utf8_lossy(&done.stdout);
     let rate = text.lines().rev().find_map(|line| {
-        let rate = line.strip_prefix("\"SET\",\"")?.split('"').next()?;
+        let rate = line.strip_prefix(&*format!("\"{}\",\"", group.op.name()))?;
+        let rate = rate.split('"').next()?;
         rate.parse::<f64>().ok()
     });
     Ok(rate.with_context(|| format!("redis-benchmark: {text}"))? / 1000.0)

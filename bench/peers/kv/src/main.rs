@@ -231,6 +231,19 @@ fn durable(options: &Options, kinds: &[Kind]) -> Result<()> {
         clients: 10,
         pipeline: 1,
     };
+    let names = [
+        ("SET alone", "k/s", false),
+        ("  by redis-benchmark", "k/s", false),
+        ("SET beside GET", "k/s", false),
+        ("GET beside SET", "k/s", false),
+        ("GET alone p50", "ms", true),
+        ("GET alone p99", "ms", true),
+        ("GET beside p50", "ms", true),
+        ("GET beside p99", "ms", true),
+        ("  p50 to alone", "x", true),
+        ("  p99 to alone", "x", true),
+        ("GET beside max", "ms", true),
+    ];
     let by_delay: Vec<(u64, Vec<Kind>)> = options
         .sync_delays
         .iter()
@@ -238,7 +251,7 @@ fn durable(options: &Options, kinds: &[Kind]) -> Result<()> {
         .collect();
     let mut figures: Vec<_> = by_delay
         .iter()
-        .map(|(_, kinds)| vec![vec![Vec::new(); kinds.len()]; 11])
+        .map(|(_, kinds)| vec![vec![Vec::new(); kinds.len()]; names.len()])
         .collect();
     let time = Duration::from_millis(options.ms);
     let warm = Duration::from_millis(200);
@@ -255,7 +268,7 @@ fn durable(options: &Options, kinds: &[Kind]) -> Result<()> {
                 let alone = run(&[readers])?;
                 let set = run(&[writers])?;
                 let other = match &options.redis_benchmark {
-                    Some(program) => load::redis_benchmark(program, server.addr, keys, set[0].ops)?,
+                    Some(program) => load::redis_benchmark(program, server.addr, keys, writers, set[0].ops)?,
                     None => f64::NAN,
                 };
                 let both = run(&[writers, readers])?;
@@ -291,19 +304,6 @@ fn durable(options: &Options, kinds: &[Kind]) -> Result<()> {
             }
         }
     }
-    let names = [
-        ("SET alone", "k/s", false),
-        ("  by redis-benchmark", "k/s", false),
-        ("SET beside GET", "k/s", false),
-        ("GET beside SET", "k/s", false),
-        ("GET alone p50", "ms", true),
-        ("GET alone p99", "ms", true),
-        ("GET beside p50", "ms", true),
-        ("GET beside p99", "ms", true),
-        ("  p50 to alone", "x", true),
-        ("  p99 to alone", "x", true),
-        ("GET beside max", "ms", true),
-    ];
     for ((delay_us, kinds), figures) in by_delay.iter().zip(figures) {
         match delay_us {
             0 => println!("## the disk as it is"),
@@ -335,7 +335,20 @@ fn snapshot(options: &Options, kinds: &[Kind]) -> Result<()> {
         clients: 10,
         pipeline: 1,
     };
-    let mut figures = vec![vec![f64::NAN; kinds.len()]; 11];
+    let names = [
+        ("GET p50 quiet", "ms"),
+        ("GET p50 saving", "ms"),
+        ("GET p99 quiet", "ms"),
+        ("GET p99 saving", "ms"),
+        ("  p99 to quiet", "x"),
+        ("GET max quiet", "ms"),
+        ("GET max saving", "ms"),
+        ("longest slice", "ms"),
+        ("memory", "MiB"),
+        ("more while saving", "%"),
+        ("snapshot took", "s"),
+    ];
+    let mut figures = vec![vec![f64::NAN; kinds.len()]; names.len()];
     for (index, kind) in kinds.iter().enumerate() {
         let server = Server::start(kind, &EVERY_SECOND, &options.files)?;
         load::fill(server.addr, keys, false)?;
@@ -385,19 +398,6 @@ fn snapshot(options: &Options, kinds: &[Kind]) -> Result<()> {
             figure[index] = value;
         }
     }
-    let names = [
-        ("GET p50 quiet", "ms"),
-        ("GET p50 saving", "ms"),
-        ("GET p99 quiet", "ms"),
-        ("GET p99 saving", "ms"),
-        ("  p99 to quiet", "x"),
-        ("GET max quiet", "ms"),
-        ("GET max saving", "ms"),
-        ("longest slice", "ms"),
-        ("memory", "MiB"),
-        ("more while saving", "%"),
-        ("snapshot took", "s"),
-    ];
     for ((name, unit), values) in names.into_iter().zip(figures) {
         row(name, unit, kinds, &values, true);
     }

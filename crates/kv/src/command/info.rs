@@ -236,12 +236,12 @@ fn persistence(text: &mut Text, call: &mut Call<'_>) {
     text.field("aof_last_bgrewrite_status", save_status);
     text.field("aof_last_write_status", status(is_refusing));
     if let Some(log) = state.log() {
-        let (len, base) = log.len();
+        let ((len, base), figures) = (log.len(), log.figures());
         text.fields(&[
             ("aof_current_size", len),
             ("aof_base_size", base),
-            ("aof_sync_us", log.figures().sync_us),
-            ("aof_syncs_at_once", log.figures().syncs_at_once as u64),
+            ("aof_sync_us", figures.sync_us),
+            ("aof_syncs_at_once", figures.syncs_at_once as u64),
         ]);
     }
 }

@@ -152,15 +152,12 @@ pub const COMMANDS: &[Spec] = &[
 
 /// Replies the string at a key, or null; whether it was there.
 fn reply_string(call: &mut Call<'_>, key: &[u8]) -> Result<bool, Error> {
-    match call.keys.read(key) {
-        Some(ValueRef::Str(string)) => bulk_str(call.reply, string),
-        Some(_) => return Err(Error::WRONG_TYPE),
-        None => {
-            call.reply.null();
-            return Ok(false);
-        }
+    let string = call.keys.string(key)?;
+    match string {
+        Some(string) => bulk_str(call.reply, string),
+        None => call.reply.null(),
     }
-    Ok(true)
+    Ok(string.is_some())
 }
 
 fn get(call: &mut Call<'_>, args: Args<'_>) -> Answer {

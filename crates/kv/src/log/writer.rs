@@ -85,6 +85,12 @@ impl<F> Flight<F> {
         }
         self.landed.is_some()
     }
+
+    /// Waits until it has landed.
+    async fn land(mut self) -> Landing<F> {
+        poll_fn(|cx| if self.poll(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+        self.landed.expect("it was waited for")
+    }
 }
 
 pub(super) struct Writer<D: Disk> {
@@ -365,12 +371,11 @@ impl<D: Disk> Writer<D> {
 
     /// Waits for the first flight and publishes it. If it has failed all others are waited for, and nothing of them counts.
     async fn land(&mut self) -> Result<(), Failure> {
-        let Some(mut flight) = self.flights.pop_front() else {
+        let Some(flight) = self.flights.pop_front() else {
             return Ok(());
         };
-        poll_fn(|cx| if flight.poll(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
-        let Flight { landed, last, begun, .. } = flight;
-        let (result, bytes) = landed.expect("it was waited for");
+        let (last, begun) = (flight.last, flight.begun);
+        let (result, bytes) = flight.land().await;
         let current = self.current.as_mut().expect("there is a segment");
         match result {
             Ok(file) => {
@@ -399,10 +404,10 @@ impl<D: Disk> Writer<D> {
 
     /// Waits for all flights, of which nothing is known then.
     async fn hold_flights(&mut self) {
-        while let Some(mut flight) = self.flights.pop_front() {
-            poll_fn(|cx| if flight.poll(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
-            let (_, bytes) = flight.landed.expect("it was waited for");
-            self.hold(Batch { bytes, last: flight.last });
+        while let Some(flight) = self.flights.pop_front() {
+            let last = flight.last;
+            let (_, bytes) = flight.land().await;
+            self.hold(Batch { bytes, last });
         }
         self.shared.syncing.store(false, Ordering::Relaxed);
     }

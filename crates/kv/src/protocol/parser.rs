@@ -115,15 +115,7 @@ impl Parser {
         if complete {
             self.progress.is_done = true;
             let len = self.progress.at;
-            let request: &'a [u8] = if is_kept {
-                let start = self.start;
-                self.start += len;
-                &self.buf[start..]
-            } else {
-                let request = *input;
-                *input = &input[len..];
-                request
-            };
+            let request = take(&self.buf, &mut self.start, input, is_kept, len);
             return Ok(Some(self.progress.args(request)));
         }
         // What comes next belongs to a long word, or to what is kept.
@@ -171,15 +163,8 @@ impl Parser {
         ahead: &'a mut Ahead,
     ) -> Option<Args<'a>> {
         let (spans, len) = ahead.take()?;
-        let request: &'a [u8] = if self.has_kept() {
-            let start = self.start;
-            self.start += len;
-            &self.buf[start..]
-        } else {
-            let request = *input;
-            *input = &input[len..];
-            request
-        };
+        let is_kept = self.has_kept();
+        let request = take(&self.buf, &mut self.start, input, is_kept, len);
         Some(Args::new(request, spans, &[]))
     }
 
@@ -391,6 +376,26 @@ impl Progress {
             self.spans.push(Span::Inline { start, end: self.inline.len() as u32 });
         }
         Ok(true)
+    }
+}
+
+/// Passes over a request of `len` bytes, of those that are kept or of `input`. Gives the bytes that begin with it.
+#[inline]
+fn take<'a, 'i: 'a>(
+    kept: &'a [u8],
+    start: &mut usize,
+    input: &mut &'i [u8],
+    is_kept: bool,
+    len: usize,
+) -> &'a [u8] {
+    if is_kept {
+        let request = &kept[*start..];
+        *start += len;
+        request
+    } else {
+        let request = *input;
+        *input = &request[len..];
+        request
     }
 }
 

@@ -576,7 +576,7 @@ async fn wait(
             Wait::Snapshot(command) => {
                 conn.flush();
                 // A slice of the snapshot's walk may come to the key.
-                core.next_turn().await;
+                omniring::yield_now().await;
                 next = Some(Wait::Shards(command));
             }
             Wait::Pause => {

@@ -315,11 +315,6 @@ impl Core {
         self.gated.borrow_mut().push(conn);
     }
 
-    /// Waits until the core has looked at its sockets and served who had sent something.
-    pub async fn next_turn(&self) {
-        omniring::yield_now().await;
-    }
-
     /// The disk is up to this record.
     pub fn synced(&self, lsn: Lsn) {
         let index = self.index;

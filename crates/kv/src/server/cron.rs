@@ -87,7 +87,7 @@ impl Core {
             if round >= config.active_expire_effort && !is_worth_more {
                 return;
             }
-            self.next_turn().await;
+            omniring::yield_now().await;
         }
     }
 
@@ -105,7 +105,7 @@ impl Core {
         let core = self.clone();
         drop(omniring::spawn(async move {
             while core.drop_some() {
-                core.next_turn().await;
+                omniring::yield_now().await;
             }
             core.is_dropping.set(false);
         }));

@@ -119,8 +119,7 @@ pub async fn start(server: &Arc<Server>, keys: &mut Keys) -> Result<Vec<String>,
     let path = config.dir.join(LOG_DIR);
     let files = Files::open(&path).await;
     let mut files = files.map_err(|error| LoadError::Directory(path.clone(), error))?;
-    let delay_us = std::env::var(SYNC_DELAY_US).ok().and_then(|text| text.parse().ok());
-    if let Some(delay_us) = delay_us.filter(|&delay_us| delay_us > 0) {
+    if let Some(delay_us) = number_in(SYNC_DELAY_US).filter(|&delay_us| delay_us > 0) {
         let variable = SYNC_DELAY_US;
         let fields: [(&str, &dyn fmt::Display); 2] = [("us", &delay_us), ("because_of", &variable)];
         report::warning("each sync of the log is made slower, for measurements", &fields);
@@ -145,8 +144,8 @@ pub async fn start(server: &Arc<Server>, keys: &mut Keys) -> Result<Vec<String>,
     if is_new {
         notices.extend(load_redis(server, keys, &config.dir).await?);
     }
-    let at_once = std::env::var(SYNCS_AT_ONCE).ok().and_then(|text| text.parse::<usize>().ok());
-    let syncs_at_once = at_once.map(|at_once| at_once.clamp(1, log::SYNCS_AT_ONCE_MAX));
+    let syncs_at_once =
+        number_in(SYNCS_AT_ONCE).map(|at_once: usize| at_once.clamp(1, log::SYNCS_AT_ONCE_MAX));
     let policy = policy(&config);
     let options = log::Options { policy, syncs_at_once, ..log::Options::default() };
     let hook: log::Hook = {
@@ -165,6 +164,11 @@ pub async fn start(server: &Arc<Server>, keys: &mut Keys) -> Result<Vec<String>,
     server.set_journal(Box::new(log.clone()));
     persistence.log.set(log).unwrap_or_else(|_| unreachable!("the log begins once"));
     Ok(notices)
+}
+
+/// The number in a variable of the environment, if it has one.
+fn number_in<T: std::str::FromStr>(variable: &str) -> Option<T> {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok())
 }
 
 /// Whether the keys that were loaded come from Redis' files, and have to be in a snapshot before anything else.
@@ -273,7 +277,7 @@ impl Core {
             };
             match slice {
                 Slice::Done => return,
-                Slice::More => self.next_turn().await,
+                Slice::More => omniring::yield_now().await,
                 Slice::Full => room.wait().await,
             }
         }

@@ -39,15 +39,15 @@ async fn connect(core: &Rc<Core>) -> (Peer, Rc<Conn>) {
     let socket = Socket::Unix(UnixStream::from_std(ours));
     let before = core.connections().len();
     run::welcome(&core.server, socket, ClientInfo::default());
-    until(core, || core.connections().len() > before).await;
+    until(|| core.connections().len() > before).await;
     let newest = core.connections().into_iter().max_by_key(|conn| conn.info.id);
     (peer, newest.expect("it is there"))
 }
 
 /// Waits until this is so.
-async fn until(core: &Core, is_so: impl Fn() -> bool) {
+async fn until(is_so: impl Fn() -> bool) {
     while !is_so() {
-        core.next_turn().await;
+        omniring::yield_now().await;
         omniring::time::sleep(Duration::from_micros(100)).await;
     }
 }
@@ -57,28 +57,30 @@ async fn request(core: &Core, peer: &mut Peer, text: &str) {
     let processed = &core.server.stats.core(0).processed;
     let wanted = processed.get() + text.lines().count() as u64;
     peer.write_all(text.as_bytes()).expect("the server reads");
-    until(core, || processed.get() >= wanted).await;
+    until(|| processed.get() >= wanted).await;
 }
 
 /// Whether the server has begun to send, and gets no further.
-async fn is_stuck(core: &Core, conn: &Conn) -> bool {
+async fn is_stuck(conn: &Conn) -> bool {
     for _ in 0..10 {
         if conn.sending.borrow().is_none() && !conn.is_writing.get() {
             return false;
         }
-        core.next_turn().await;
+        omniring::yield_now().await;
     }
     true
 }
 
 /// What a client is sent until the connection is closed.
-async fn rest(core: &Core, peer: &mut Peer) -> Vec<u8> {
+async fn rest(peer: &mut Peer) -> Vec<u8> {
     peer.set_nonblocking(true).expect("it may be");
     let mut bytes = Vec::new();
     loop {
         match peer.read_to_end(&mut bytes) {
             Ok(_) => return bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => core.next_turn().await,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                omniring::yield_now().await
+            }
             Err(error) => panic!("after {} bytes: {error}", bytes.len()),
         }
     }
@@ -91,7 +93,7 @@ fn a_client_that_does_not_receive_its_last_replies_is_closed_with_nothing_left_o
             let (mut first, first_conn) = connect(&core).await;
             request(&core, &mut first, "SETRANGE k 12287 x\r\n").await;
             let mut asked = 0;
-            while !is_stuck(&core, &first_conn).await {
+            while !is_stuck(&first_conn).await {
                 request(&core, &mut first, GET).await;
                 asked += 1;
             }
@@ -99,13 +101,13 @@ fn a_client_that_does_not_receive_its_last_replies_is_closed_with_nothing_left_o
             // Of this one the writer has begun to send before the connection's end begins.
             let (mut second, second_conn) = connect(&core).await;
             request(&core, &mut second, &GET.repeat(60)).await;
-            until(&core, || second_conn.is_writing.get()).await;
-            assert!(is_stuck(&core, &second_conn).await, "{engine}: 720 KB do not fit");
+            until(|| second_conn.is_writing.get()).await;
+            assert!(is_stuck(&second_conn).await, "{engine}: 720 KB do not fit");
 
             request(&core, &mut first, "QUIT\r\n").await;
             request(&core, &mut second, "QUIT\r\n").await;
-            until(&core, || core.connection(second_conn.info.id).is_none()).await;
-            let received = rest(&core, &mut first).await;
+            until(|| core.connection(second_conn.info.id).is_none()).await;
+            let received = rest(&mut first).await;
             let replies = [&b":12288\r\n"[..]].into_iter().chain(
                 std::iter::repeat_n([&b"$12288\r\n"[..], &[0; 12287], b"x\r\n"], asked).flatten(),
             );
@@ -123,8 +125,8 @@ fn a_last_reply_of_several_pieces_is_sent_as_a_whole() {
             let (mut peer, conn) = connect(&core).await;
             request(&core, &mut peer, "SETRANGE k 5000000 x\r\n").await;
             peer.write_all(b"GET k\r\nQUIT\r\n").expect("the server reads");
-            until(&core, || conn.is_closing()).await;
-            let received = rest(&core, &mut peer).await;
+            until(|| conn.is_closing()).await;
+            let received = rest(&mut peer).await;
             assert_eq!(received.len(), ":5000001\r\n$5000001\r\n\r\n+OK\r\n".len() + 5_000_001);
             assert!(received.ends_with(b"\0x\r\n+OK\r\n"), "{engine}: it ends with the last reply");
         });
