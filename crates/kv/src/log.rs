@@ -47,6 +47,7 @@ mod pace;
 mod piece;
 mod record;
 mod recovery;
+mod room;
 mod saver;
 mod segment;
 #[cfg(test)]

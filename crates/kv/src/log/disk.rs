@@ -29,7 +29,7 @@ pub trait Disk: 'static {
     /// The names of all files, in no promised order.
     async fn list(&self) -> io::Result<Vec<String>>;
 
-    /// Makes a file to be written, or empties it, with room for `len` bytes, which read as zeros.
+    /// Makes a file to be written, or empties it, with room for `len` bytes kept free.
     async fn create(&self, name: &str, len: u64) -> io::Result<Self::File>;
 
     /// Opens once more a file that is being written. Whatever goes wrong with the file is told to each open file once,

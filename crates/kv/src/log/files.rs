@@ -21,10 +21,6 @@ const SMALL_LEN: usize = 16 * 1024;
 const SMALL_BUFS: usize = pace::SYNCS_AT_ONCE_MAX;
 /// No device writes less at once, as far as is known, and no page is less.
 const ALIGNMENT_MIN: usize = 4096;
-/// Room that is filled with zeros as quickly as can be, in bytes. More is for later, and the syncs of the log have to
-/// come between: it takes its time, about 50 MB a second.
-const HURRIED_LEN: u64 = 4 << 20;
-const PAUSE: Duration = Duration::from_millis(5);
 /// Who has it locked has the directory.
 const LOCK: &str = "lock";
 
@@ -34,7 +30,6 @@ pub struct Files {
     path: PathBuf,
     pool: FixedPool,
     direct: Cell<bool>,
-    zero: bool,
     alignment: usize,
     sync_delay: Duration,
     _lock: Option<File>,
@@ -75,17 +70,10 @@ impl Files {
             path: path.as_ref().to_owned(),
             pool: pool.map_err(|error| io::Error::other(error.to_string()))?,
             direct: Cell::new(true),
-            zero: true,
             alignment: ALIGNMENT_MIN,
             sync_delay: Duration::ZERO,
             _lock: None,
         })
-    }
-
-    /// Whether room for the log is filled with zeros ahead of time (the default), so that making a record
-    /// durable changes no metadata, or is only reserved.
-    pub fn set_zero(&mut self, zero: bool) {
-        self.zero = zero;
     }
 
     /// Has each sync end later by this, as on a slower disk: for measurements.
@@ -153,31 +141,12 @@ impl Disk for Files {
 
     async fn create(&self, name: &str, len: u64) -> io::Result<File> {
         let file = self.open_for_writing(name, true).await?;
-        if len == 0 {
-            return Ok(file);
-        }
-        match file.allocate(0, len).await {
-            Err(error) if omniring::raw_os_error(&error) == Some(EOPNOTSUPP) => {}
-            done => done?,
-        }
-        if self.zero {
-            // Room that is only reserved becomes written room at the first write, which is a change of
-            // metadata that the sync would wait for.
-            let mut at = 0;
-            let mut buf = self.buffer(BUF_LEN).await;
-            while at < len {
-                buf.fill(0);
-                let piece = (len - at).min(BUF_LEN as u64) as usize;
-                let (done, given_back) = self.write(&file, buf, piece, at, false).await;
-                done?;
-                buf = given_back;
-                at += piece as u64;
-                if at >= HURRIED_LEN {
-                    self.pause(PAUSE).await;
-                }
+        if len != 0 {
+            match file.allocate(0, len).await {
+                Err(error) if omniring::raw_os_error(&error) == Some(EOPNOTSUPP) => {}
+                done => done?,
             }
         }
-        file.sync_all().await?;
         Ok(file)
     }
 

@@ -91,7 +91,7 @@ pub(super) struct Overlap {
 
 impl Overlap {
     /// Each sync costs the processor some, so that quick ones do not overlap: the least time from one to the next.
-    const SPACING_MIN: Duration = Duration::from_micros(300);
+    const SPACING_MIN: Duration = Duration::from_micros(500);
     /// Syncs after which an average says something.
     const SEEN_MIN: u32 = 32;
     const PATIENCE_MAX: u32 = 8192;

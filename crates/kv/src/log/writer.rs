@@ -25,6 +25,7 @@ use omniring::JoinHandle;
 
 use super::disk::{BUF_LEN, Disk};
 use super::pace::{Gather, Overlap};
+use super::room::{self, Spare, Used};
 use super::segment::{self, LOG, TEMPORARY, name_of};
 use super::{
     Batch, Batches, Failure, Hook, Options, Policy, Recovered, Shared, at_file, lock, record,
@@ -34,7 +35,8 @@ use crate::store::Lsn;
 
 /// Bytes that are synced before the time has come, so that memory does not hold many.
 const HELD_LEN_MAX: usize = 16 << 20;
-/// Bytes of the first segment of a process, for whose room the start waits.
+/// Bytes of the first segment of a process, for whose room the start waits. The next ones have twice as many each, up to
+/// what is wanted, so that little has to be made ahead while it is used up.
 const FIRST_LEN: u64 = 4 << 20;
 /// How many times as long as it should be a segment gets before the writer waits for the next one's file.
 const OVERLONG: u64 = 4;
@@ -60,9 +62,6 @@ impl<F> Current<F> {
         self.idle.first().expect("a file is idle while nothing is in flight")
     }
 }
-
-/// A file that becomes a segment, and its name until then.
-type Spare<F> = (String, io::Result<F>);
 
 /// What a flight has come to: its file, and the batch's bytes.
 type Landing<F> = (io::Result<F>, Vec<u8>);
@@ -100,6 +99,7 @@ pub(super) struct Writer<D: Disk> {
     hook: Hook,
     current: Option<Current<D::File>>,
     spare: Option<JoinHandle<Spare<D::File>>>,
+    used: Rc<Used>,
     next_number: u64,
     flights: VecDeque<Flight<D::File>>,
     held: Batches,
@@ -142,6 +142,7 @@ impl<D: Disk> Writer<D> {
             hook,
             current: None,
             spare: None,
+            used: Rc::default(),
             next_number: recovered.next_number,
             flights: VecDeque::new(),
             held: Batches::new(),
@@ -306,6 +307,7 @@ impl<D: Disk> Writer<D> {
         }
         let current = self.current.as_ref().expect("there is a segment");
         let len = current.len;
+        self.used.set(current.at, len);
         self.begin |= current.at >= len || (then_begin && current.first <= self.written);
         // Where the next file is not ready yet this one goes on for a while.
         let ready = self.spare.as_ref().is_none_or(JoinHandle::is_finished);
@@ -512,18 +514,16 @@ impl<D: Disk> Writer<D> {
 
     /// Begins a segment with the batches that are held.
     async fn begin_segment(&mut self) -> Result<(), Failure> {
-        let mut len = self.options.segment_len;
-        let (temporary, file) = match self.spare.take() {
+        let len_max = self.options.segment_len;
+        let spare = match self.spare.take() {
             Some(spare) => match spare.await {
                 Ok(spare) => spare,
                 Err(aborted) => aborted.resume(),
             },
-            None => {
-                // The first one, or one after a failure: it is waited for.
-                len = len.min(FIRST_LEN);
-                prepare(self.disk.clone(), self.next_number, len).await
-            }
+            // The first one, or one after a failure: it is waited for.
+            None => room::make(&*self.disk, self.next_number, len_max.min(FIRST_LEN)).await,
         };
+        let Spare { name: temporary, len, file } = spare;
         let number = self.next_number;
         self.next_number += 1;
         let name = name_of(number, LOG);
@@ -533,7 +533,11 @@ impl<D: Disk> Writer<D> {
         };
         match begun {
             Ok(current) => {
-                let spare = prepare(self.disk.clone(), number + 1, self.options.segment_len);
+                self.used.set(current.at, len);
+                let (disk, shared) = (self.disk.clone(), self.shared.clone());
+                let next_len = len_max.min(len * 2);
+                let spare =
+                    room::make_beside(disk, number + 1, next_len, shared, self.used.clone());
                 self.spare = Some(omniring::spawn_named("log spare", spare));
                 self.current = Some(current);
                 self.begin = false;
@@ -572,13 +576,6 @@ impl<D: Disk> Writer<D> {
         self.disk.sync_dir().await?;
         Ok(current)
     }
-}
-
-/// Makes a file that becomes a segment.
-async fn prepare<D: Disk>(disk: Rc<D>, number: u64, len: u64) -> Spare<D::File> {
-    let name = name_of(number, TEMPORARY);
-    let file = disk.create(&name, len).await;
-    (name, file)
 }
 
 /// Seals records, fills up with padding, and writes them at the segment's end. Gives the new end.
