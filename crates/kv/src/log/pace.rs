@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::store::Lsn;
 
 /// Syncs under way at once, at most.
-pub const SYNCS_AT_ONCE_MAX: usize = 4;
+pub const SYNCS_AT_ONCE_MAX: usize = 8;
 
 /// Whether it is worth waiting for more records before a sync, and how long.
 ///
@@ -90,8 +90,10 @@ pub(super) struct Overlap {
 }
 
 impl Overlap {
-    /// Each sync costs the processor some, so that quick ones do not overlap: the least time from one to the next.
-    const SPACING_MIN: Duration = Duration::from_micros(500);
+    /// Each sync costs the processor some, so that quick ones do not overlap: the time of those that may, and the least time
+    /// from one to the next.
+    const SLOW_MIN: Duration = Duration::from_millis(1);
+    const SPACING_MIN: Duration = Duration::from_micros(250);
     /// Syncs after which an average says something.
     const SEEN_MIN: u32 = 32;
     const PATIENCE_MAX: u32 = 8192;
@@ -126,11 +128,11 @@ impl Overlap {
         if self.at_once > 1 && self.is_slowed() {
             self.patience = (self.patience * 4).min(Self::PATIENCE_MAX);
             self.set(self.at_once / 2);
-        } else if self.at_once > 1 && self.time < Self::SPACING_MIN {
+        } else if self.at_once > 1 && self.time < Self::SLOW_MIN / 2 {
             self.set(1);
         } else if doubled <= SYNCS_AT_ONCE_MAX
             && self.seen >= self.patience
-            && self.time >= Self::SPACING_MIN * doubled as u32
+            && self.time >= Self::SLOW_MIN.max(Self::SPACING_MIN * doubled as u32)
         {
             if self.at_once == 1 {
                 self.alone = self.time;
@@ -166,7 +168,7 @@ mod tests {
         assert_eq!(gather.wait(1, None), Some((SYNC / 2, 175)));
         assert_eq!(gather.wait(1, None), None, "once after each sync");
         gather.synced(SYNC, 50, 175);
-        assert_eq!(gather.wait(4, None), Some((SYNC / 8, 225)), "another ends soon");
+        assert_eq!(gather.wait(8, None), Some((SYNC / 8, 225)), "another ends soon");
     }
 
     #[test]
@@ -189,11 +191,11 @@ mod tests {
     fn syncs_under_way_at_once_are_some_time_apart() {
         let mut gather = Gather::default();
         gather.synced(SYNC, 50, 125);
-        gather.wait(4, None);
+        gather.wait(8, None);
         let (apart, little) = (SYNC / 8, SYNC / 100);
-        assert_eq!(gather.wait(4, None), None, "none is under way");
-        assert_eq!(gather.wait(4, Some(little)), Some((apart - little, Lsn::MAX)));
-        assert_eq!(gather.wait(4, Some(apart)), None);
+        assert_eq!(gather.wait(8, None), None, "none is under way");
+        assert_eq!(gather.wait(8, Some(little)), Some((apart - little, Lsn::MAX)));
+        assert_eq!(gather.wait(8, Some(apart)), None);
     }
 
     /// The numbers that there may be at once while a disk, asked for so many, takes its time.
@@ -211,7 +213,7 @@ mod tests {
     fn slow_syncs_overlap_where_the_disk_takes_several_at_once() {
         let tried = tried(1000, |_| SYNC);
         assert_eq!(tried[..20], [1; 20]);
-        assert_eq!(tried[500..], [4; 500]);
+        assert_eq!(tried[500..], [8; 500]);
     }
 
     #[test]
@@ -228,7 +230,7 @@ mod tests {
         assert_eq!(tried(1000, |_| quick), [1; 1000]);
         let mut overlap = Overlap::new(None);
         (0..200).for_each(|_| overlap.synced(SYNC));
-        assert_eq!(overlap.at_once(), 4);
+        assert_eq!(overlap.at_once(), 8);
         (0..200).for_each(|_| overlap.synced(quick));
         assert_eq!(overlap.at_once(), 1, "they have become quick");
     }
