@@ -11,7 +11,7 @@ for tool in qemu-system-x86_64 dpkg gzip cargo; do
 done
 [[ $(uname -m) == x86_64 ]] || missing "an x86-64 machine"
 busybox=$(command -v busybox) || missing "busybox (Debian: busybox-static)"
-"$busybox" --list | grep -qx cpio || missing "a busybox with cpio"
+grep -qx cpio < <("$busybox" --list) || missing "a busybox with cpio"
 grep -q INTERP < <(readelf -lW "$busybox" 2>/dev/null) && missing "a static busybox (busybox-static)"
 
 work=$(mktemp -d)

@@ -41,6 +41,11 @@ impl Used {
         self.len.set(len);
     }
 
+    /// The next segment is wanted as soon as can be.
+    pub(super) fn hurry(&self) {
+        self.set(u64::MAX, 1);
+    }
+
     /// Whether the greater part of that segment is used up than is made of the next one, `at` of `len` bytes.
     fn is_ahead_of(&self, at: u64, len: u64) -> bool {
         u128::from(self.at.get()) * u128::from(len) > u128::from(at) * u128::from(self.len.get())
@@ -123,5 +128,8 @@ mod tests {
         assert!(!used.is_ahead_of(50, 100));
         used.set(12, 8);
         assert!(used.is_ahead_of(99, 100), "it goes on for longer than it should");
+        used.set(1, 8);
+        used.hurry();
+        assert!(used.is_ahead_of(u64::MAX - 1, u64::MAX));
     }
 }

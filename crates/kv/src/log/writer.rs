@@ -309,6 +309,9 @@ impl<D: Disk> Writer<D> {
         let len = current.len;
         self.used.set(current.at, len);
         self.begin |= current.at >= len || (then_begin && current.first <= self.written);
+        if self.begin {
+            self.used.hurry();
+        }
         // Where the next file is not ready yet this one goes on for a while.
         let ready = self.spare.as_ref().is_none_or(JoinHandle::is_finished);
         if self.begin && (ready || current.at >= len.saturating_mul(OVERLONG)) {
