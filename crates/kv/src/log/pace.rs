@@ -90,8 +90,8 @@ pub(super) struct Overlap {
 }
 
 impl Overlap {
-    /// Each sync costs the processor some, so that quick ones do not overlap: the time of those that may, and the least time
-    /// from one to the next.
+    /// Each sync costs the processor some, so that quick ones do not overlap: the time of those that may, which do no
+    /// longer when it has halved, and the least time from one to the next.
     const SLOW_MIN: Duration = Duration::from_millis(1);
     const SPACING_MIN: Duration = Duration::from_micros(250);
     /// Syncs after which an average says something.

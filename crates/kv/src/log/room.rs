@@ -92,7 +92,7 @@ async fn make_with<D: Disk>(
     Spare { name, len, file }
 }
 
-/// Makes a file of zeros; after each piece `rest` is told how many there are, and waited for.
+/// Makes a file of zeros; between pieces `rest` is told how many there are, and waited for.
 async fn fill<D: Disk>(
     disk: &D,
     name: &str,
@@ -100,16 +100,19 @@ async fn fill<D: Disk>(
     mut rest: impl AsyncFnMut(u64),
 ) -> io::Result<D::File> {
     let file = disk.create(name, len).await?;
-    let mut buf = disk.buffer(PIECE_LEN).await;
+    let piece_len = PIECE_LEN.max(disk.alignment());
+    let mut buf = disk.buffer(piece_len).await;
     buf.fill(0);
     let mut at = 0;
     while at < len {
-        let piece = (len - at).min(PIECE_LEN as u64) as usize;
+        let piece = (len - at).min(piece_len as u64) as usize;
         let (done, given_back) = disk.write(&file, buf, piece, at, false).await;
         done?;
         buf = given_back;
         at += piece as u64;
-        rest(at).await;
+        if at < len {
+            rest(at).await;
+        }
     }
     disk.sync(&file).await?;
     Ok(file)
@@ -117,7 +120,18 @@ async fn fill<D: Disk>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::simulated::Simulated;
     use super::*;
+
+    #[test]
+    fn a_rest_is_between_two_pieces_and_not_after_the_last() {
+        let disk = Simulated::new(1);
+        let (len, mut rests) = (2 * PIECE_LEN as u64 + 4096, Vec::new());
+        let fill = fill(&disk, "spare", len, async |made| rests.push(made));
+        omniring::Runtime::new().unwrap().block_on(fill).unwrap();
+        assert_eq!(rests, [PIECE_LEN as u64, 2 * PIECE_LEN as u64]);
+        assert_eq!(disk.files(), [("spare".to_owned(), vec![0; len as usize])]);
+    }
 
     #[test]
     fn the_next_segment_is_made_as_quickly_as_this_one_is_used_up() {

@@ -9,7 +9,7 @@
 //! record is the first of them; until that has succeeded nothing else is written. So no byte counts whose fate is
 //! unknown. While something is held nothing takes off, and where something is in flight nothing becomes held.
 //!
-//! Deliberately not here: when to gather and how many syncs overlap (`pace`).
+//! Deliberately not here: when to gather and how many syncs overlap (`pace`), and how room is made ahead (`room`).
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
