@@ -242,7 +242,7 @@ pub fn run(
 }
 
 /// The same, with a thread for each group: those who read do not wait for the load's own writers. All threads share
-/// the load's core; the ones behind the first go before it there, where the system lets them.
+/// the load's core, where those who write have only what the others leave of it.
 pub fn run_apart(
     addr: SocketAddr,
     keys: Keys,
@@ -253,11 +253,10 @@ pub fn run_apart(
     std::thread::scope(|scope| {
         let threads: Vec<_> = groups
             .iter()
-            .enumerate()
-            .map(|(index, &group)| {
+            .map(|&group| {
                 scope.spawn(move || {
-                    if index > 0 {
-                        go_first();
+                    if group.op == Op::Set && groups.len() > 1 {
+                        go_last();
                     }
                     run(addr, keys, &[group], warm, time, || ())
                 })
@@ -271,12 +270,13 @@ pub fn run_apart(
     })
 }
 
-/// Puts this thread before others of its core. `chrt` does what would need unsafe code here; where it may not, times
-/// of the load's own threads are in what is measured.
-fn go_first() {
+/// Puts this thread behind all others of its core. It is not the others that are put before everything, because the
+/// kernel's threads, the disk's among them, would wait for those. `chrt` does what would need unsafe code here; where
+/// there is none, times of the load's own threads are in what is measured.
+fn go_last() {
     let thread = nix::unistd::gettid().to_string();
     let done = std::process::Command::new("chrt")
-        .args(["--fifo", "--pid", "1", &thread])
+        .args(["--idle", "--pid", "0", &thread])
         .stderr(std::process::Stdio::null())
         .status();
     if !done.is_ok_and(|status| status.success()) {
