@@ -226,8 +226,9 @@ pub struct Figures {
     pub failures: u64,
 }
 
-/// Called on the log's core with each LSN up to which it has become durable.
-pub type Hook = Box<dyn Fn(Lsn)>;
+/// Called on the log's core with each LSN up to which it has become durable. Gives how far apart the begins of syncs
+/// are from now on at least, where something else is to go first.
+pub type Hook = Box<dyn Fn(Lsn) -> Duration>;
 
 impl Log {
     /// Begins a new segment where recovery has ended, and spawns the task that writes, on this core.

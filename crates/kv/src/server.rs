@@ -28,6 +28,7 @@ mod output;
 mod pause;
 pub mod persist;
 mod pubsub;
+mod release;
 mod run;
 mod signal;
 mod slowlog;

@@ -23,12 +23,15 @@ pub(super) struct Gather {
     is_due: bool,
     /// Syncs before which nothing is waited for, as it was in vain.
     rest: u32,
+    /// From one's begin to the next one's at least.
+    spacing: Duration,
 }
 
 impl Gather {
     /// The part of the time of a sync that it may take.
     const SHARE: u32 = 2;
-    /// The same where several are under way at once, and the least part of it from one's begin to the next one's.
+    /// The same where there may be several under way at once, from one's begin to the next one's, unless there is its
+    /// part of all records before.
     const SHARE_OF_SEVERAL: u32 = 8;
     /// Syncs that go at once after one that was waited for in vain.
     const REST: u32 = 8;
@@ -47,19 +50,27 @@ impl Gather {
         self.time
     }
 
-    /// How long to wait, if at all, and for which record, before the next sync, where there may be `at_once` of them; if
-    /// others are under way, the last of them since `since`.
-    pub(super) fn wait(
-        &mut self,
-        at_once: usize,
-        since: Option<Duration>,
-    ) -> Option<(Duration, Lsn)> {
-        let time = self.time / if at_once == 1 { Self::SHARE } else { Self::SHARE_OF_SEVERAL };
-        if std::mem::take(&mut self.is_due) {
-            return Some((time, self.wanted));
+    /// How far apart the begins of syncs are at least, whatever there is to gather.
+    pub(super) fn set_spacing(&mut self, spacing: Duration) {
+        self.spacing = spacing;
+    }
+
+    /// How long to wait, if at all, and for which record, before the next sync.
+    pub(super) fn wait(&mut self, moment: &Moment) -> Option<(Duration, Lsn)> {
+        let wait = if moment.at_once == 1 {
+            let is_due = std::mem::take(&mut self.is_due);
+            is_due.then_some((self.time / Self::SHARE, self.wanted))
+        } else {
+            let left = (self.time / Self::SHARE_OF_SEVERAL).saturating_sub(moment.since);
+            let wanted = moment.taken + moment.part();
+            (!left.is_zero() && moment.last < wanted).then_some((left, wanted))
+        };
+        let left = self.spacing.saturating_sub(moment.since);
+        if left.is_zero() {
+            return wait;
         }
-        let left = time.saturating_sub(since?);
-        (!left.is_zero()).then_some((left, Lsn::MAX))
+        let time = wait.map_or(left, |(time, _)| left.max(time));
+        Some((time, Lsn::MAX))
     }
 
     /// The wait for a record is over, and this is the last one that there is.
@@ -67,6 +78,26 @@ impl Gather {
         if wanted == self.wanted && last < self.half {
             self.rest = Self::REST;
         }
+    }
+}
+
+/// What there is when a sync could begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// How many syncs there may be under way at once.
+    pub at_once: usize,
+    /// How long ago the last one began.
+    pub since: Duration,
+    /// The last records that are durable, are under way, and are there.
+    pub durable: Lsn,
+    pub taken: Lsn,
+    pub last: Lsn,
+}
+
+impl Moment {
+    /// How many of the records that are not durable each sync would have, if all had as many.
+    fn part(&self) -> u64 {
+        (self.last - self.durable).div_ceil(self.at_once as u64)
     }
 }
 
@@ -160,15 +191,22 @@ mod tests {
 
     const SYNC: Duration = Duration::from_millis(2);
 
+    /// A moment at which so many records are there that are not durable, the first of them under way.
+    fn moment(at_once: usize, since: Duration, under_way: u64, last: Lsn, durable: Lsn) -> Moment {
+        Moment { at_once, since, durable, taken: durable + under_way, last }
+    }
+
+    /// Long after the last sync has begun, where they go one by one.
+    const ALONE: Moment =
+        Moment { at_once: 1, since: Duration::from_secs(1), durable: 0, taken: 0, last: 1 };
+
     #[test]
     fn who_was_answered_is_waited_for_half_as_long_as_a_sync_takes() {
         let mut gather = Gather::default();
-        assert_eq!(gather.wait(1, None), None, "nobody was answered yet");
+        assert_eq!(gather.wait(&ALONE), None, "nobody was answered yet");
         gather.synced(SYNC, 50, 125);
-        assert_eq!(gather.wait(1, None), Some((SYNC / 2, 175)));
-        assert_eq!(gather.wait(1, None), None, "once after each sync");
-        gather.synced(SYNC, 50, 175);
-        assert_eq!(gather.wait(8, None), Some((SYNC / 8, 225)), "another ends soon");
+        assert_eq!(gather.wait(&ALONE), Some((SYNC / 2, 175)));
+        assert_eq!(gather.wait(&ALONE), None, "once after each sync");
     }
 
     #[test]
@@ -178,24 +216,41 @@ mod tests {
         gather.observe(175, 149);
         for _ in 0..Gather::REST {
             gather.synced(SYNC, 50, 200);
-            assert_eq!(gather.wait(1, None), None);
+            assert_eq!(gather.wait(&ALONE), None);
         }
         gather.synced(SYNC, 50, 200);
-        assert!(gather.wait(1, None).is_some());
+        assert!(gather.wait(&ALONE).is_some());
         gather.observe(250, 225);
         gather.synced(SYNC, 50, 300);
-        assert!(gather.wait(1, None).is_some(), "half of them had come");
+        assert!(gather.wait(&ALONE).is_some(), "half of them had come");
     }
 
     #[test]
-    fn syncs_under_way_at_once_are_some_time_apart() {
+    fn syncs_under_way_at_once_have_their_part_of_the_records_or_are_some_time_apart() {
         let mut gather = Gather::default();
         gather.synced(SYNC, 50, 125);
-        gather.wait(8, None);
         let (apart, little) = (SYNC / 8, SYNC / 100);
-        assert_eq!(gather.wait(8, None), None, "none is under way");
-        assert_eq!(gather.wait(8, Some(little)), Some((apart - little, Lsn::MAX)));
-        assert_eq!(gather.wait(8, Some(apart)), None);
+        let mut wait = |since, last| gather.wait(&moment(8, since, 42, last, 100));
+        assert_eq!(wait(little, 143), Some((apart - little, 148)), "43 records, 6 for each");
+        assert_eq!(wait(apart, 143), None);
+        assert_eq!(wait(little, 148), None);
+        assert_eq!(gather.wait(&moment(8, little, 0, 101, 100)), None, "one who is alone");
+    }
+
+    #[test]
+    fn syncs_are_as_far_apart_as_they_are_told_to_be() {
+        let (spacing, little) = (SYNC * 3, SYNC / 100);
+        let mut gather = Gather::default();
+        gather.set_spacing(spacing);
+        let alone = |since| Moment { since, ..ALONE };
+        assert_eq!(gather.wait(&alone(little)), Some((spacing - little, Lsn::MAX)));
+        assert_eq!(gather.wait(&alone(spacing)), None);
+        gather.synced(SYNC, 50, 125);
+        let all_may_come = Some((spacing - SYNC, Lsn::MAX));
+        assert_eq!(gather.wait(&alone(SYNC)), all_may_come);
+        gather.synced(SYNC, 50, 125);
+        assert_eq!(gather.wait(&alone(spacing)), Some((SYNC / 2, 175)));
+        assert_eq!(gather.wait(&moment(8, SYNC, 0, 101, 100)), all_may_come);
     }
 
     /// The numbers that there may be at once while a disk, asked for so many, takes its time.

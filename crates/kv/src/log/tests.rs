@@ -70,7 +70,13 @@ async fn written(disk: &Simulated, records: &[Done], stop: bool) {
 }
 
 async fn start(disk: &Simulated, recovered: Recovered, policy: Policy) -> Result<Log, Failure> {
-    self::Log::start(Rc::new(disk.clone()), recovered, options(policy), Box::new(|_| ())).await
+    self::Log::start(
+        Rc::new(disk.clone()),
+        recovered,
+        options(policy),
+        Box::new(|_| Duration::ZERO),
+    )
+    .await
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -105,7 +111,11 @@ async fn live(seed: u64) {
         disk.set_faults(faults, random.u64(1..80));
         let policy = [Policy::Always, Policy::EverySecond, Policy::No][random.usize(..3)];
         let shown = acknowledged.clone();
-        let hook = Box::new(move |lsn| shown.set(lsn));
+        let spacing = Duration::from_micros(random.u64(..3000) * random.u64(..2));
+        let hook = Box::new(move |lsn| {
+            shown.set(lsn);
+            spacing
+        });
         let syncs_at_once = Some(random.usize(1..=4));
         let options = Options { syncs_at_once, ..options(policy) };
         let starting = self::Log::start(Rc::new(disk.clone()), recovered, options, hook);
@@ -359,7 +369,7 @@ fn a_directory_outlives_the_log_that_wrote_it_and_is_nobody_elses() {
             assert_eq!(done, all.collect::<Done>());
             assert_eq!(recovered.notices, Vec::<String>::new());
             let policy = [Policy::Always, Policy::EverySecond, Policy::No][round as usize];
-            let hook = Box::new(|_| ());
+            let hook = Box::new(|_| Duration::ZERO);
             let log = Log::start(disk, recovered, options(policy), hook).await.expect("it begins");
             let mut last = 0;
             for commands in &records {

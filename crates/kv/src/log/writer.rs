@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use omniring::JoinHandle;
 
 use super::disk::{BUF_LEN, Disk};
-use super::pace::{Gather, Overlap};
+use super::pace::{Gather, Moment, Overlap};
 use super::room::{self, Spare, Used};
 use super::segment::{self, LOG, TEMPORARY, name_of};
 use super::{
@@ -115,6 +115,8 @@ pub(super) struct Writer<D: Disk> {
     /// Ends when no more records are waited for before a batch takes off.
     gathering: Option<Timer>,
     overlap: Overlap,
+    /// When the last flight began.
+    took_off: Instant,
 }
 
 type Timer = Pin<Box<dyn Future<Output = ()>>>;
@@ -154,6 +156,7 @@ impl<D: Disk> Writer<D> {
             gather: Gather::default(),
             gathering: None,
             overlap: Overlap::new(options.syncs_at_once),
+            took_off: omniring::time::now(),
         };
         if !recovered.tail.is_empty() {
             writer.shared.pending.fetch_add(recovered.tail.len(), Ordering::Relaxed);
@@ -249,9 +252,15 @@ impl<D: Disk> Writer<D> {
         }
         let is_urgent = staging.cut.is_some() || staging.stop;
         if staging.gathered == 0 {
-            let since = self.flights.back().map(|flight| omniring::time::now() - flight.begun);
-            let wait = self.gather.wait(self.overlap.at_once(), since).filter(|_| !is_urgent);
-            let Some((time, wanted)) = wait else {
+            let moment = Moment {
+                at_once: self.overlap.at_once(),
+                since: omniring::time::now() - self.took_off,
+                durable: self.durable,
+                taken: self.written,
+                last: staging.last,
+            };
+            let wait = self.gather.wait(&moment);
+            let Some((time, wanted)) = wait.filter(|_| !is_urgent) else {
                 return true;
             };
             // Whoever appends that one wakes the writer.
@@ -368,8 +377,8 @@ impl<D: Disk> Writer<D> {
             bytes.truncate(len);
             (result, bytes)
         };
-        let flight =
-            Flight { task: Box::pin(task), landed: None, last, begun: omniring::time::now() };
+        self.took_off = omniring::time::now();
+        let flight = Flight { task: Box::pin(task), landed: None, last, begun: self.took_off };
         self.flights.push_back(flight);
         self.shared.syncing.store(true, Ordering::Relaxed);
     }
@@ -483,7 +492,7 @@ impl<D: Disk> Writer<D> {
         if before > congested && before - freed <= congested {
             self.shared.room.notify_waiters();
         }
-        (self.hook)(durable);
+        self.gather.set_spacing((self.hook)(durable));
     }
 
     fn fail(&self, why: String) {

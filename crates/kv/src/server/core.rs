@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use omniring::sync::oneshot;
 
@@ -12,6 +13,7 @@ use super::connection::Conn;
 use super::evict::Pool;
 use super::observe::Together;
 use super::pubsub::Delivery;
+use super::release::Release;
 use super::{Server, output};
 use crate::clock;
 use crate::config::Config;
@@ -25,10 +27,6 @@ thread_local! {
 /// How many buffers of sent replies are kept for the next ones, and of how many bytes at most.
 const SPARE_COUNT: usize = 64;
 const SPARE_MAX: usize = 64 * 1024;
-
-/// Replies of writers that are let go in a turn of the loop: at most, and where others were sent something meanwhile.
-const RELEASED_MAX: usize = 16;
-const RELEASED_MIN: usize = 2;
 
 /// How often a busy core gives way to threads that sync, in microseconds.
 const GIVE_WAY_US: u64 = 50;
@@ -52,8 +50,8 @@ pub struct Core {
     gated: RefCell<Vec<Rc<Conn>>>,
     /// Those whose replies may leave, and are to be sent by and by.
     released: RefCell<VecDeque<Rc<Conn>>>,
-    /// Messages sent up to the last of them that were let go, these not counted.
-    sends_before: Cell<u64>,
+    /// How many of them leave at once.
+    release: Release,
     /// Requests of the batch that is being carried out.
     pub(super) ahead: RefCell<Ahead>,
     /// Calls of it whose time has not been measured yet.
@@ -125,7 +123,7 @@ impl Core {
             pool: Pool::default(),
             gated: RefCell::default(),
             released: RefCell::default(),
-            sends_before: Cell::new(0),
+            release: Release::new(omniring::time::now()),
             ahead: RefCell::default(),
             together: Cell::default(),
             now_us: Cell::new(clock::now_us()),
@@ -186,6 +184,7 @@ impl Core {
     pub fn count_write(&self, len: usize) {
         let stats = self.server.stats.core(self.index);
         stats.writes.add(1);
+        self.release.sent();
         stats.output.add(len as u64);
     }
 
@@ -315,8 +314,8 @@ impl Core {
         self.gated.borrow_mut().push(conn);
     }
 
-    /// The disk is up to this record.
-    pub fn synced(&self, lsn: Lsn) {
+    /// The disk is up to this record. Gives how far apart syncs begin from now on at least, for this core's sake.
+    pub fn synced(&self, lsn: Lsn) -> Duration {
         let index = self.index;
         let mut keys = self.keys.borrow_mut();
         if keys.has(index) {
@@ -328,22 +327,18 @@ impl Core {
         if !is_going_on {
             self.release();
         }
+        let now = omniring::time::now();
+        self.release.spacing(now, omniring::os::thread_time)
     }
 
-    /// Lets some of the replies go that the disk has held up, and the next ones after a turn of the loop: a sync may
-    /// free those of very many writers, each of which also sends its next write, and who reads would wait for all of
-    /// that to be done.
+    /// Lets some of the replies go that the disk has held up, and the next ones after a turn of the loop.
     fn release(&self) {
-        let sends = self.server.stats.core(self.index).writes.get();
-        let others = sends.saturating_sub(self.sends_before.get());
-        let count = if others == 0 { RELEASED_MAX } else { RELEASED_MIN.max(others as usize / 5) };
         let mut released = self.released.borrow_mut();
-        let count = count.min(released.len());
+        let count = self.release.count(released.len());
         for conn in released.drain(..count) {
             conn.is_in_gated.set(false);
             conn.wake_writer();
         }
-        self.sends_before.set(sends + count as u64);
         if !released.is_empty() {
             self.server.send_to(self.index, |core| core.release());
         }

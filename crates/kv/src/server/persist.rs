@@ -151,12 +151,13 @@ pub async fn start(server: &Arc<Server>, keys: &mut Keys) -> Result<Vec<String>,
     let hook: log::Hook = {
         let server = server.clone();
         Box::new(move |lsn| {
-            if let Some(core) = Core::current() {
-                core.synced(lsn);
-            }
+            let spacing = Core::current().map(|core| core.synced(lsn));
             for index in 1..server.shard_count() {
-                server.send_to(index, move |core| core.synced(lsn));
+                server.send_to(index, move |core| {
+                    core.synced(lsn);
+                });
             }
+            spacing.unwrap_or_default()
         })
     };
     let log = Log::start(disk.clone(), recovered, options, hook).await.map_err(failed)?;

@@ -157,7 +157,10 @@ async fn lives(seed: u64, snapshots: &Cell<u32>) {
             return;
         }
         let shown = acknowledged.clone();
-        let hook = Box::new(move |lsn| shown.set(lsn));
+        let hook = Box::new(move |lsn| {
+            shown.set(lsn);
+            Duration::ZERO
+        });
         let policy = [Policy::Always, Policy::EverySecond, Policy::No][random.usize(..3)];
         let log = Log::start(Rc::new(disk.clone()), recovered, options(policy), hook).await;
         let log = log.expect("the disk is fine");
