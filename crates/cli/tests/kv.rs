@@ -179,6 +179,22 @@ fn a_server_whose_certificate_and_key_do_not_go_together_does_not_start() {
 }
 
 #[test]
+fn a_variable_that_is_no_number_or_none_that_can_be_stops_the_start() {
+    for (name, text) in [
+        ("OMNIRING_KV_SYNC_DELAY_US", "2ms"),
+        ("OMNIRING_KV_SYNC_DELAY_US", "-1"),
+        ("OMNIRING_KV_SYNCS_AT_ONCE", "0"),
+        ("OMNIRING_KV_SYNCS_AT_ONCE", "9"),
+    ] {
+        let dir = TempDir::new().expect("a directory");
+        let mut command = command(dir.path(), &["--port", "0"]);
+        command.env(name, text);
+        let said = refusal(command);
+        assert!(said.contains(&format!("{name}={text}: it has to be a number from ")), "{said}");
+    }
+}
+
+#[test]
 fn an_address_that_another_server_has_is_in_use_whatever_their_cores() {
     for (first, second) in [("2", "2"), ("1", "2"), ("2", "1")] {
         let dirs = [TempDir::new().expect("a directory"), TempDir::new().expect("a directory")];

@@ -30,6 +30,7 @@ const DUMP: &str = "dump.rdb";
 /// By how many microseconds each sync of the log is to take longer, as on a slower disk: for measurements, so it has
 /// no place among the settings.
 const SYNC_DELAY_US: &str = "OMNIRING_KV_SYNC_DELAY_US";
+const SYNC_DELAY_US_MAX: u64 = 60_000_000;
 /// Fixes how many syncs there may be at once, for tests and measurements.
 const SYNCS_AT_ONCE: &str = "OMNIRING_KV_SYNCS_AT_ONCE";
 
@@ -45,6 +46,8 @@ pub enum LoadError {
     Log(PathBuf, log::Failure),
     /// A file of Redis'.
     Redis(rdb::Failure),
+    /// A variable of the environment, its text, and the least and the greatest number that it may be.
+    Variable(&'static str, String, u64, u64),
 }
 
 impl fmt::Display for LoadError {
@@ -58,6 +61,9 @@ impl fmt::Display for LoadError {
                 path.display()
             ),
             LoadError::Redis(error) => error.fmt(f),
+            LoadError::Variable(name, text, least, greatest) => {
+                write!(f, "{name}={text}: it has to be a number from {least} to {greatest}")
+            }
         }
     }
 }
@@ -119,7 +125,8 @@ pub async fn start(server: &Arc<Server>, keys: &mut Keys) -> Result<Vec<String>,
     let path = config.dir.join(LOG_DIR);
     let files = Files::open(&path).await;
     let mut files = files.map_err(|error| LoadError::Directory(path.clone(), error))?;
-    if let Some(delay_us) = number_in(SYNC_DELAY_US).filter(|&delay_us| delay_us > 0) {
+    let delay_us = number_in(SYNC_DELAY_US, 0, SYNC_DELAY_US_MAX)?;
+    if let Some(delay_us) = delay_us.filter(|&delay_us| delay_us > 0) {
         let variable = SYNC_DELAY_US;
         let fields: [(&str, &dyn fmt::Display); 2] = [("us", &delay_us), ("because_of", &variable)];
         report::warning("each sync of the log is made slower, for measurements", &fields);
@@ -144,8 +151,8 @@ pub async fn start(server: &Arc<Server>, keys: &mut Keys) -> Result<Vec<String>,
     if is_new {
         notices.extend(load_redis(server, keys, &config.dir).await?);
     }
-    let syncs_at_once =
-        number_in(SYNCS_AT_ONCE).map(|at_once: usize| at_once.clamp(1, log::SYNCS_AT_ONCE_MAX));
+    let syncs_at_once = number_in(SYNCS_AT_ONCE, 1, log::SYNCS_AT_ONCE_MAX as u64)?;
+    let syncs_at_once = syncs_at_once.map(|at_once| at_once as usize);
     let policy = policy(&config);
     let options = log::Options { policy, syncs_at_once, ..log::Options::default() };
     let hook: log::Hook = {
@@ -167,9 +174,19 @@ pub async fn start(server: &Arc<Server>, keys: &mut Keys) -> Result<Vec<String>,
     Ok(notices)
 }
 
-/// The number in a variable of the environment, if it has one.
-fn number_in<T: std::str::FromStr>(variable: &str) -> Option<T> {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok())
+/// The number in a variable of the environment, if it is set.
+fn number_in(name: &'static str, least: u64, greatest: u64) -> Result<Option<u64>, LoadError> {
+    let Some(text) = std::env::var_os(name) else {
+        return Ok(None);
+    };
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    match number.filter(|number| (least..=greatest).contains(number)) {
+        Some(number) => Ok(Some(number)),
+        None => {
+            let text = text.to_string_lossy().into_owned();
+            Err(LoadError::Variable(name, text, least, greatest))
+        }
+    }
 }
 
 /// Whether the keys that were loaded come from Redis' files, and have to be in a snapshot before anything else.
