@@ -19,7 +19,7 @@ pub(super) struct Gather {
     /// The record that there is when all whom the last sync has answered have written again, and when half of them have.
     wanted: Lsn,
     half: Lsn,
-    /// A sync has just ended.
+    /// A sync has ended, and none has begun alone since.
     is_due: bool,
     /// Syncs before which nothing is waited for, as it was in vain.
     rest: u32,
@@ -30,8 +30,8 @@ pub(super) struct Gather {
 impl Gather {
     /// The part of the time of a sync that it may take.
     const SHARE: u32 = 2;
-    /// The same where there may be several under way at once, from one's begin to the next one's, unless there is its
-    /// part of all records before.
+    /// Where there may be several under way at once: the part of it after which the next one begins, if its part of all
+    /// records is not there before.
     const SHARE_OF_SEVERAL: u32 = 8;
     /// Syncs that go at once after one that was waited for in vain.
     const REST: u32 = 8;

@@ -122,10 +122,14 @@ pub async fn start(server: &Arc<Server>, keys: &mut Keys) -> Result<Vec<String>,
     if !config.appendonly {
         return load_dump(server, keys, &config.dir).await;
     }
+    let delay_us = number_in(SYNC_DELAY_US, 0, SYNC_DELAY_US_MAX)?;
+    let syncs_at_once = number_in(SYNCS_AT_ONCE, 1, log::SYNCS_AT_ONCE_MAX as u64)?;
+    let syncs_at_once = syncs_at_once.map(|at_once| at_once as usize);
+    let options =
+        log::Options { policy: policy(&config), syncs_at_once, ..log::Options::default() };
     let path = config.dir.join(LOG_DIR);
     let files = Files::open(&path).await;
     let mut files = files.map_err(|error| LoadError::Directory(path.clone(), error))?;
-    let delay_us = number_in(SYNC_DELAY_US, 0, SYNC_DELAY_US_MAX)?;
     if let Some(delay_us) = delay_us.filter(|&delay_us| delay_us > 0) {
         let variable = SYNC_DELAY_US;
         let fields: [(&str, &dyn fmt::Display); 2] = [("us", &delay_us), ("because_of", &variable)];
@@ -151,10 +155,6 @@ pub async fn start(server: &Arc<Server>, keys: &mut Keys) -> Result<Vec<String>,
     if is_new {
         notices.extend(load_redis(server, keys, &config.dir).await?);
     }
-    let syncs_at_once = number_in(SYNCS_AT_ONCE, 1, log::SYNCS_AT_ONCE_MAX as u64)?;
-    let syncs_at_once = syncs_at_once.map(|at_once| at_once as usize);
-    let policy = policy(&config);
-    let options = log::Options { policy, syncs_at_once, ..log::Options::default() };
     let hook: log::Hook = {
         let server = server.clone();
         Box::new(move |lsn| {

@@ -26,7 +26,8 @@ const OTHERS_MORE: u64 = 4;
 /// What is known of a core to say that, with its numbers at the last look.
 #[derive(Debug)]
 pub(super) struct Release {
-    /// Messages sent to clients, and the same when the last replies were let go, these included.
+    /// Messages sent to clients, which unlike those of the statistics are never set back, and the same when the last
+    /// replies were let go, these included.
     sends: Cell<u64>,
     sends_before: Cell<u64>,
     /// Messages to others that count for the next reply.
