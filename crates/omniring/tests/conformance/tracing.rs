@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{self, Waker};
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ use omniring::time::timeout;
 use omniring::{Engine, Runtime, spawn, spawn_named, spawn_on, yield_now};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Instrument, Subscriber, info_span};
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
+use tracing::{Dispatch, Event, Instrument, Subscriber, info_span};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 
@@ -71,10 +72,10 @@ struct Place(usize);
 
 impl Recorder {
     /// Records what this thread tells as long as the guard lives.
-    fn start() -> (Recorder, tracing::subscriber::DefaultGuard) {
+    fn start() -> (Recorder, DefaultGuard) {
         let recorder = Recorder::default();
         let subscriber = Registry::default().with(recorder.clone());
-        (recorder, tracing::subscriber::set_default(subscriber))
+        (recorder, hear(subscriber))
     }
 
     fn all(&self, name: &str) -> Vec<Seen> {
@@ -93,6 +94,18 @@ impl Recorder {
         assert_eq!(tasks.len(), 1, "{name}: {tasks:?}");
         tasks.pop().unwrap()
     }
+}
+
+/// Tells this subscriber what happens on this thread, as long as the guard lives.
+///
+/// While there is but one dispatcher, tracing-core 0.1.36 asks only the thread that comes by a span or an event
+/// for the first time who wants to hear of it (`Rebuilder::JustOne`): the thread of another test, where nobody
+/// does, would turn it off for all. Two more that live for ever, and want nothing, spare us that.
+fn hear(subscriber: impl Subscriber + Send + Sync) -> DefaultGuard {
+    static OTHERS: LazyLock<[Dispatch; 2]> =
+        LazyLock::new(|| std::array::from_fn(|_| Dispatch::new(NoSubscriber::new())));
+    LazyLock::force(&OTHERS);
+    tracing::subscriber::set_default(subscriber)
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
@@ -297,8 +310,7 @@ impl Busy {
 }
 
 fn a_subscriber_may_come_back_in(runtime: &Runtime) {
-    let _guard =
-        tracing::subscriber::set_default(Registry::default().with(Busy(AtomicU32::new(500))));
+    let _guard = hear(Registry::default().with(Busy(AtomicU32::new(500))));
     runtime.block_on(async {
         let (client, server) = tcp_pair().await;
         let task = spawn(async move {
