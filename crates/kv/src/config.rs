@@ -190,6 +190,8 @@ pub struct Config {
     pub min_replicas_max_lag: u64,
     pub policy: Policy,
     pub ordered_keys: bool,
+    /// Whether durable writers go behind others where these keep a core busy.
+    pub reads_first: bool,
     pub maxmemory_samples: usize,
     pub lfu: Lfu,
     pub active_expire_effort: u32,
@@ -241,6 +243,7 @@ impl Default for Config {
             min_replicas_max_lag: 0,
             policy: Policy::default(),
             ordered_keys: false,
+            reads_first: true,
             maxmemory_samples: 0,
             lfu: Lfu { log_factor: 0, decay_minutes: 0 },
             active_expire_effort: 0,

@@ -297,6 +297,10 @@ pub const SETTINGS: &[Setting] = &[
         config.protected_mode = read.bool();
         Ok(())
     }),
+    setting("reads-first", Kind::Bool, "yes", |config, read| {
+        config.reads_first = read.bool();
+        Ok(())
+    }),
     setting("requirepass", Kind::Text, "", |config, read| {
         config.password = read.text().as_bytes().to_vec();
         Ok(())

@@ -148,8 +148,13 @@ pub struct Conn {
     /// Set when it is to be closed: for a send that goes on then.
     closing: Signal,
     is_killed: Cell<bool>,
-    /// Whether it is among the core's connections that wait for the disk.
-    pub is_in_gated: Cell<bool>,
+    /// Whether it is among the core's connections that wait for the disk, or for their turn after that.
+    is_in_gated: Cell<bool>,
+    /// Whether there was a write among its requests since it was last let go, and before that.
+    pub has_written: Cell<bool>,
+    is_writer: Cell<bool>,
+    /// Whether its next request may be carried out.
+    has_turn: Cell<bool>,
     core: Rc<Core>,
 }
 
@@ -171,6 +176,11 @@ impl Conn {
             *reply = rest;
         }
         self.reply_gate.set(gate);
+    }
+
+    /// Notes whether a request whose reply may have to wait for the disk was a write.
+    pub fn note_write(&self, is_write: bool) {
+        self.has_written.set(self.has_written.get() | is_write);
     }
 
     /// Queues the replies of requests that have been carried out.
@@ -331,9 +341,29 @@ impl Conn {
         }
     }
 
-    /// Lets the writer look again.
-    pub fn wake_writer(&self) {
+    /// Whether replies wait for a record that is not durable, with the disk up to `synced`.
+    pub fn is_gated(&self, synced: Lsn) -> bool {
+        self.output.borrow().is_gated(synced)
+    }
+
+    /// Lets the replies go that have waited.
+    pub fn let_go(&self) {
+        self.is_in_gated.set(false);
+        self.is_writer.set(self.has_written.take());
         self.writer.set();
+    }
+
+    /// Its next request may be carried out.
+    pub fn give_turn(&self) {
+        self.has_turn.set(true);
+        self.reader.set();
+    }
+
+    /// Waits for [`Conn::give_turn`], or the end.
+    pub async fn until_its_turn(&self) {
+        while !self.has_turn.take() && !self.is_closing() {
+            self.reader.wait().await;
+        }
     }
 
     /// Closes the connection when everything is sent, or a send takes too long (`Server::farewell`).
@@ -437,6 +467,9 @@ pub async fn serve(core: Rc<Core>, socket: Socket, info: Arc<ClientInfo>) {
         closing: Signal::default(),
         is_killed: Cell::new(false),
         is_in_gated: Cell::new(false),
+        has_written: Cell::new(false),
+        is_writer: Cell::new(false),
+        has_turn: Cell::new(false),
         core: core.clone(),
     });
     core.server.clients.add(info.clone());
@@ -509,7 +542,13 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
                 let stats = core.server.stats.core(core.index);
                 stats.reads.add(1);
                 stats.input.add(bytes.len() as u64);
-                lease = Some(bytes);
+                if core.is_crowded() && conn.is_writer.take() {
+                    parser.keep(&bytes);
+                    drop(bytes);
+                    core.turn(conn).await;
+                } else {
+                    lease = Some(bytes);
+                }
             }
             _ => return,
         }

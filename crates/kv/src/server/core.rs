@@ -48,10 +48,14 @@ pub struct Core {
     pub(super) pool: Pool,
     /// Connections with replies that wait for the disk.
     gated: RefCell<Vec<Rc<Conn>>>,
-    /// Those whose replies may leave, and are to be sent by and by.
+    /// Those of writers whose replies may leave, and are to be sent by and by.
     released: RefCell<VecDeque<Rc<Conn>>>,
-    /// How many of them leave at once.
-    release: Release,
+    /// Those of writers whose next requests have come, and are to be carried out by and by.
+    asking: RefCell<VecDeque<Rc<Conn>>>,
+    /// How many of either go on at once.
+    pub(super) release: Release,
+    /// Whether some are let go in the next turn of the loop.
+    is_releasing: Cell<bool>,
     /// Requests of the batch that is being carried out.
     pub(super) ahead: RefCell<Ahead>,
     /// Calls of it whose time has not been measured yet.
@@ -123,7 +127,9 @@ impl Core {
             pool: Pool::default(),
             gated: RefCell::default(),
             released: RefCell::default(),
+            asking: RefCell::default(),
             release: Release::new(omniring::time::now()),
+            is_releasing: Cell::new(false),
             ahead: RefCell::default(),
             together: Cell::default(),
             now_us: Cell::new(clock::now_us()),
@@ -322,26 +328,59 @@ impl Core {
             keys.shard(index).synced(lsn);
         }
         drop(keys);
-        let is_going_on = !self.released.borrow().is_empty();
-        self.released.borrow_mut().extend(self.gated.take());
-        if !is_going_on {
-            self.release();
-        }
-        let now = omniring::time::now();
-        self.release.spacing(now, omniring::os::thread_time)
+        self.let_go();
+        self.release.set_wanted(self.config.borrow().reads_first);
+        self.release.spacing(omniring::time::now(), omniring::os::thread_time)
     }
 
-    /// Lets some of the replies go that the disk has held up, and the next ones after a turn of the loop.
-    fn release(&self) {
+    /// The replies go for which the disk has got on: at once to those who have only read, who would wait behind very many
+    /// otherwise, and by and by to those who write. Who waits for a later record goes on waiting.
+    fn let_go(&self) {
+        let synced = self.server.synced();
         let mut released = self.released.borrow_mut();
-        let count = self.release.count(released.len());
-        for conn in released.drain(..count) {
-            conn.is_in_gated.set(false);
-            conn.wake_writer();
+        for conn in self.gated.borrow_mut().extract_if(.., |conn| !conn.is_gated(synced)) {
+            if conn.has_written.get() {
+                released.push_back(conn);
+            } else {
+                conn.let_go();
+            }
         }
-        if !released.is_empty() {
-            self.server.send_to(self.index, |core| core.release());
+        drop(released);
+        if !self.is_releasing.get() {
+            self.release();
         }
+    }
+
+    /// Waits until it is the turn of a request of one who writes, where others keep the core busy.
+    pub async fn turn(&self, conn: &Rc<Conn>) {
+        self.asking.borrow_mut().push_back(conn.clone());
+        if !self.is_releasing.get() {
+            self.release_next();
+        }
+        conn.until_its_turn().await;
+    }
+
+    /// Lets some of the writers go on, and the next ones after a turn of the loop.
+    fn release(&self) {
+        self.is_releasing.set(false);
+        let mut released = self.released.borrow_mut();
+        let mut asking = self.asking.borrow_mut();
+        let (replies, requests) = self.release.count(released.len(), asking.len());
+        released.drain(..replies).for_each(|conn| conn.let_go());
+        asking.drain(..requests).for_each(|conn| conn.give_turn());
+        if !released.is_empty() || !asking.is_empty() {
+            self.release_next();
+        }
+    }
+
+    fn release_next(&self) {
+        self.is_releasing.set(true);
+        self.server.send_to(self.index, |core| core.release());
+    }
+
+    /// Whether others than writers keep the core busy.
+    pub fn is_crowded(&self) -> bool {
+        self.release.is_crowded()
     }
 
     /// Sends messages to their subscribers, on whichever core they are.

@@ -102,6 +102,7 @@ impl Core {
         let gate = std::mem::take(&mut keys.effects.gate);
         if gate > 0 {
             conn.gate_from(begin, gate, self.server.synced(), &mut reply);
+            conn.note_write(command.has(flag::WRITE));
         }
         drop(reply);
         if client.closes {
@@ -244,6 +245,7 @@ impl Core {
         }
         let gate = std::mem::take(&mut keys.effects.gate);
         conn.gate_from(begin, gate, self.server.synced(), &mut reply);
+        conn.note_write(multi.queued.iter().any(|(command, _)| command.has(flag::WRITE)));
         drop(reply);
         let others = self.serve_ready(keys, config, &mut deliveries);
         self.follow_up(conn, others, deliveries, None)

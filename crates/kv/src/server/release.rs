@@ -1,21 +1,24 @@
 //! Who goes first: those who read, or those whose writes the disk has held up.
 //!
 //! A sync frees the replies of very many writers at once, each of whom sends its next write when it has its reply; and
-//! each sync costs the processor more than some ten reads do. Where others keep the core busy, replies of writers leave
-//! one by one among theirs, and syncs begin further apart, with more records each. Where nobody else is there nothing
-//! is held back.
+//! each sync is a few moments in which the processor does nothing else. Where others keep the core busy, replies of
+//! writers leave one by one among theirs, requests of writers are carried out so too, and syncs begin further apart, with
+//! more records each. Where nobody else is there, or `reads-first` is `no`, nothing is held back.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// Messages to others with which one reply of a writer leaves.
-const OTHERS_EACH: u64 = 16;
+/// Messages to others with which one reply of a writer leaves, and one of their requests is carried out.
+const OTHERS_EACH: u64 = 32;
 /// Replies of writers that leave in a turn of the loop in which others were sent nothing, and the same where others keep
-/// the core busy all the same.
+/// the core busy all the same. As many of their requests are carried out.
 const ALONE_MAX: usize = 16;
 const CROWDED_MAX: usize = 1;
 /// From one sync's begin to the next one's at least, where others keep the core busy.
-const SPACING: Duration = Duration::from_millis(2);
+const SPACING: Duration = Duration::from_millis(20);
+/// The same for so many syncs as were left out before, so that who writes now and then does not wait.
+const SPACING_SAVED: Duration = Duration::from_millis(2);
+const SAVED_MAX: u32 = 8;
 /// How long it is looked at what a core does.
 const LOOK: Duration = Duration::from_millis(2);
 /// The core is crowded where it works in so many parts of a hundred of that time, and sends so many times as many
@@ -34,7 +37,10 @@ pub(super) struct Release {
     others: Cell<u64>,
     /// Replies of writers that were let go.
     released: Cell<u64>,
+    is_wanted: Cell<bool>,
     is_crowded: Cell<bool>,
+    /// Syncs that may begin sooner after one another.
+    saved: Cell<u32>,
     looked: Cell<Look>,
 }
 
@@ -55,7 +61,9 @@ impl Release {
             sends_before: Cell::new(0),
             others: Cell::new(0),
             released: Cell::new(0),
+            is_wanted: Cell::new(true),
             is_crowded: Cell::new(false),
+            saved: Cell::new(0),
             looked: Cell::new(looked),
         }
     }
@@ -66,8 +74,9 @@ impl Release {
         self.sends.set(self.sends.get() + 1);
     }
 
-    /// How many replies of writers leave in this turn, of so many that wait.
-    pub(super) fn count(&self, waiting: usize) -> usize {
+    /// How many replies of writers leave in this turn, of so many that wait, and how many of their requests are carried
+    /// out.
+    pub(super) fn count(&self, replies: usize, requests: usize) -> (usize, usize) {
         let sends = self.sends.get();
         // Those of the last turn may not all have been sent yet.
         let others = sends.saturating_sub(self.sends_before.get());
@@ -75,13 +84,20 @@ impl Release {
         let (count, left) = match others {
             0 if self.is_crowded.get() => (CROWDED_MAX, credit),
             0 => (ALONE_MAX, 0),
+            _ if !self.is_wanted.get() => (ALONE_MAX, 0),
             _ => ((credit / OTHERS_EACH) as usize, credit % OTHERS_EACH),
         };
-        let count = count.min(waiting);
+        let (replies, requests) = (replies.min(count), requests.min(count));
         self.others.set(left);
-        self.sends_before.set(sends + count as u64);
-        self.released.set(self.released.get() + count as u64);
-        count
+        self.sends_before.set(sends + replies as u64);
+        self.released.set(self.released.get() + replies as u64);
+        (replies, requests)
+    }
+
+    /// Whether others keep the core busy.
+    #[inline]
+    pub(super) fn is_crowded(&self) -> bool {
+        self.is_crowded.get()
     }
 
     /// How far apart syncs begin at least, after one has ended; `worked` tells the processor time of the core.
@@ -94,10 +110,22 @@ impl Release {
             let released = look.released - before.released;
             let others = (sends - before.sends).saturating_sub(released);
             let is_busy = (look.worked - before.worked) * 100 >= time * BUSY_PERCENT;
-            self.is_crowded.set(is_busy && others > OTHERS_EACH + released * OTHERS_MORE);
+            let are_more = others > OTHERS_EACH + released * OTHERS_MORE;
+            self.is_crowded.set(self.is_wanted.get() && is_busy && are_more);
             self.looked.set(look);
         }
-        if self.is_crowded.get() { SPACING } else { Duration::ZERO }
+        if !self.is_crowded.get() {
+            return Duration::ZERO;
+        }
+        let left_out = (time.as_micros() / SPACING.as_micros()).saturating_sub(1) as u32;
+        let saved = self.saved.get().saturating_add(left_out).min(SAVED_MAX);
+        self.saved.set(saved.saturating_sub(1));
+        if saved > 0 { SPACING_SAVED } else { SPACING }
+    }
+
+    /// Whether anybody is to go first.
+    pub(super) fn set_wanted(&self, is_wanted: bool) {
+        self.is_wanted.set(is_wanted);
     }
 }
 
@@ -117,23 +145,23 @@ mod tests {
     fn nobody_is_held_back_where_nobody_else_is_there() {
         let release = Release::new(omniring::time::now());
         for waiting in [50, 34, 18] {
-            assert_eq!(release.count(waiting), ALONE_MAX);
+            assert_eq!(release.count(waiting, 20), (ALONE_MAX, ALONE_MAX));
             send(&release, ALONE_MAX as u64);
         }
-        assert_eq!(release.count(2), 2);
+        assert_eq!(release.count(2, 0), (2, 0));
     }
 
     #[test]
     fn beside_others_one_leaves_with_so_many_of_theirs() {
         let release = Release::new(omniring::time::now());
-        let mut writers = 0;
+        let (mut replies, mut requests) = (0, 0);
         for _ in 0..OTHERS_EACH {
             send(&release, 10);
-            let count = release.count(50);
-            send(&release, count as u64);
-            writers += count;
+            let next = release.count(50, 50 - requests);
+            send(&release, next.0 as u64);
+            (replies, requests) = (replies + next.0, requests + next.1);
         }
-        assert_eq!(writers, 10);
+        assert_eq!((replies, requests), (10, 10));
     }
 
     #[test]
@@ -144,12 +172,41 @@ mod tests {
         send(&release, 1000);
         assert_eq!(spacing(1, 1), Duration::ZERO, "it is too early to tell");
         assert_eq!(spacing(10, 9), SPACING);
-        let released = release.count(100);
+        let released = release.count(100, 0).0;
         assert_eq!(released as u64, 1000 / OTHERS_EACH);
         send(&release, released as u64);
-        assert_eq!(release.count(50), CROWDED_MAX, "others are there, if not in this turn");
+        assert_eq!(release.count(50, 50), (1, 1), "others are there, if not in this turn");
         send(&release, 1 + 1000);
         assert_eq!(spacing(20, 12), Duration::ZERO, "it has rested more than it has worked");
         assert_eq!(spacing(30, 22), Duration::ZERO, "the others have gone");
+    }
+
+    #[test]
+    fn nobody_goes_first_where_that_is_not_wanted() {
+        let begun = omniring::time::now();
+        let release = Release::new(begun);
+        release.set_wanted(false);
+        send(&release, 1000);
+        assert_eq!(release.spacing(begun + ms(10), || ms(10)), Duration::ZERO);
+        assert_eq!((release.count(50, 50), release.is_crowded()), ((ALONE_MAX, ALONE_MAX), false));
+    }
+
+    #[test]
+    fn syncs_that_were_left_out_are_made_up_for() {
+        let begun = omniring::time::now();
+        let release = Release::new(begun);
+        let spacing = |at| {
+            send(&release, 1000);
+            release.spacing(begun + ms(at), || ms(at))
+        };
+        let apart = SPACING.as_millis() as u64;
+        assert_eq!(spacing(3 * apart), SPACING_SAVED);
+        assert_eq!(spacing(3 * apart + 2), SPACING_SAVED);
+        for at in 4..10 {
+            assert_eq!(spacing(at * apart), SPACING, "each in its time saves none");
+        }
+        let long = 1000 * apart;
+        let saved = (0..100).take_while(|&at| spacing(long + 2 * at) == SPACING_SAVED).count();
+        assert_eq!(saved, SAVED_MAX as usize);
     }
 }

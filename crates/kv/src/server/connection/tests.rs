@@ -2,15 +2,17 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream as Peer;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use omniring::net::UnixStream;
 use omniring::{Engine, Runtime};
 
-use super::super::{Core, Server, run};
+use super::super::{Core, Journal, Logged, Server, run};
 use super::{ClientInfo, Conn, Socket};
 use crate::config::Config;
-use crate::store::Shard;
+use crate::error::Error;
+use crate::store::{Lsn, Shard};
 
 /// How long anything may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -18,11 +20,55 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A request whose reply is small enough to be sent by the reader.
 const GET: &str = "GETRANGE k 0 12287\r\n";
 
+/// A log whose disk is where the test says.
+#[derive(Clone, Default)]
+struct Log {
+    last: Arc<AtomicU64>,
+    synced: Arc<AtomicU64>,
+}
+
+impl Log {
+    /// The disk is up to this record.
+    fn sync(&self, core: &Core, lsn: Lsn) {
+        self.synced.store(lsn, Ordering::Relaxed);
+        core.synced(lsn);
+    }
+}
+
+impl Journal for Log {
+    fn append(&self, _: &[Logged<'_>]) -> Lsn {
+        self.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn is_awaited(&self) -> bool {
+        true
+    }
+
+    fn synced(&self) -> Lsn {
+        self.synced.load(Ordering::Relaxed)
+    }
+
+    fn refusal(&self) -> Option<Error> {
+        None
+    }
+}
+
 /// A server with a connection's end of this length, for `body` on its only core.
 fn with_core(engine: Engine, farewell: Duration, body: impl AsyncFnOnce(Rc<Core>)) {
-    let runtime = Runtime::builder().engine(engine).build().expect("the engine runs");
     let mut server = Server::new(Config::default(), None, 1);
     server.farewell = farewell;
+    run_on_core(engine, server, body);
+}
+
+/// A server with a log.
+fn with_log(engine: Engine, body: impl AsyncFnOnce(Rc<Core>, Log)) {
+    let log = Log::default();
+    let server = Server::new(Config::default(), Some(Box::new(log.clone())), 1);
+    run_on_core(engine, server, async |core| body(core, log).await);
+}
+
+fn run_on_core(engine: Engine, server: Server, body: impl AsyncFnOnce(Rc<Core>)) {
+    let runtime = Runtime::builder().engine(engine).build().expect("the engine runs");
     let server = Arc::new(server);
     server.handle.set(runtime.handle()).unwrap_or_else(|_| unreachable!("it is set once"));
     runtime.block_on(async {
@@ -129,6 +175,79 @@ fn a_last_reply_of_several_pieces_is_sent_as_a_whole() {
             let received = rest(&mut peer).await;
             assert_eq!(received.len(), ":5000001\r\n$5000001\r\n\r\n+OK\r\n".len() + 5_000_001);
             assert!(received.ends_with(b"\0x\r\n+OK\r\n"), "{engine}: it ends with the last reply");
+        });
+    }
+}
+
+#[test]
+fn who_has_only_read_goes_before_those_whose_writes_the_disk_has_held_up() {
+    for engine in [Engine::Auto, Engine::Epoll] {
+        with_log(engine, async |core, log| {
+            let mut writers = Vec::new();
+            for at in 0..20 {
+                let (mut peer, conn) = connect(&core).await;
+                request(&core, &mut peer, &format!("SET k{at} v\r\n")).await;
+                writers.push((peer, conn));
+            }
+            let (mut reader, reader_conn) = connect(&core).await;
+            request(&core, &mut reader, "GET k3\r\n").await;
+            let (mut late, late_conn) = connect(&core).await;
+            request(&core, &mut late, "SET k v\r\n").await;
+            let waits = |conn: &Rc<Conn>| conn.is_in_gated.get();
+            until(|| waits(&reader_conn) && waits(&late_conn)).await;
+            assert!(writers.iter().all(|(_, conn)| waits(conn)), "{engine}");
+
+            log.sync(&core, 20);
+            let waiting = writers.iter().filter(|(_, conn)| waits(conn)).count();
+            assert_eq!((waiting, waits(&reader_conn)), (4, false), "{engine}");
+            request(&core, &mut reader, "QUIT\r\n").await;
+            assert_eq!(rest(&mut reader).await, b"$1\r\nv\r\n+OK\r\n", "{engine}");
+            for (peer, _) in &mut writers {
+                request(&core, peer, "QUIT\r\n").await;
+                assert_eq!(rest(peer).await, b"+OK\r\n+OK\r\n", "{engine}");
+            }
+            assert!(waits(&late_conn), "{engine}: its record is not durable");
+            log.sync(&core, 21);
+            request(&core, &mut late, "QUIT\r\n").await;
+            assert_eq!(rest(&mut late).await, b"+OK\r\n+OK\r\n", "{engine}");
+        });
+    }
+}
+
+#[test]
+fn writers_take_turns_where_others_keep_the_core_busy() {
+    for engine in [Engine::Auto, Engine::Epoll] {
+        with_log(engine, async |core, log| {
+            let mut writers = Vec::new();
+            for at in 0..4 {
+                let (mut peer, conn) = connect(&core).await;
+                request(&core, &mut peer, &format!("SET k{at} v\r\n")).await;
+                writers.push((peer, conn));
+            }
+            log.sync(&core, 4);
+            until(|| writers.iter().all(|(_, conn)| conn.is_writer.get())).await;
+            // As if others had kept it busy since the server began.
+            (0..1000).for_each(|_| core.release.sent());
+            let later = omniring::time::now() + Duration::from_secs(1);
+            core.release.spacing(later, || Duration::from_secs(60));
+            assert!(core.is_crowded(), "{engine}");
+
+            let processed = &core.server.stats.core(0).processed;
+            let before = processed.get();
+            for (peer, _) in &mut writers {
+                peer.write_all(b"SET k v\r\n").expect("the server reads");
+            }
+            // One who waits for its turn may leave.
+            let (gone, gone_conn) = writers.pop().expect("there are four");
+            drop(gone);
+            until(|| processed.get() >= before + 3).await;
+            assert!(core.is_crowded(), "{engine}: there was no sync");
+            log.sync(&core, log.last.load(Ordering::Relaxed));
+            for (peer, _) in &mut writers {
+                request(&core, peer, "QUIT\r\n").await;
+                assert_eq!(rest(peer).await, b"+OK\r\n+OK\r\n+OK\r\n", "{engine}");
+            }
+            until(|| core.connection(gone_conn.info.id).is_none()).await;
         });
     }
 }
