@@ -123,7 +123,7 @@ pub(super) struct Overlap {
 impl Overlap {
     /// Each sync costs the processor some, so that quick ones do not overlap: the time of those that may, which do no
     /// longer when it has halved, and the least time from one to the next.
-    const SLOW_MIN: Duration = Duration::from_millis(1);
+    const SLOW_MIN: Duration = Duration::from_micros(1500);
     const SPACING_MIN: Duration = Duration::from_micros(250);
     /// Syncs after which an average says something.
     const SEEN_MIN: u32 = 32;
@@ -174,9 +174,10 @@ impl Overlap {
         }
     }
 
-    /// Whether they take so much longer than one alone did that hardly more of them end in the same time.
+    /// Whether they take so much longer than one alone did that hardly more of them end in the same time, or twice as
+    /// long, so that who writes waits no less.
     fn is_slowed(&self) -> bool {
-        self.time * 3 > self.alone * (3 + self.at_once as u32)
+        self.time * 3 > self.alone * (3 + self.at_once as u32).min(6)
     }
 
     fn set(&mut self, at_once: usize) {
