@@ -542,9 +542,11 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
                 let stats = core.server.stats.core(core.index);
                 stats.reads.add(1);
                 stats.input.add(bytes.len() as u64);
-                if core.is_crowded() && conn.is_writer.take() {
+                // What goes on with a request is read as it comes.
+                if core.is_crowded() && parser.is_idle() && conn.is_writer.take() {
                     parser.keep(&bytes);
                     drop(bytes);
+                    conn.hand_over();
                     core.turn(conn).await;
                 } else {
                     lease = Some(bytes);

@@ -90,6 +90,14 @@ async fn connect(core: &Rc<Core>) -> (Peer, Rc<Conn>) {
     (peer, newest.expect("it is there"))
 }
 
+/// Has the core look as if others had kept it busy since the server began.
+fn crowd(core: &Core) {
+    (0..1000).for_each(|_| core.release.sent());
+    let later = omniring::time::now() + Duration::from_secs(1);
+    core.release.spacing(later, || Duration::from_secs(60));
+    assert!(core.is_crowded());
+}
+
 /// Waits until this is so.
 async fn until(is_so: impl Fn() -> bool) {
     while !is_so() {
@@ -104,6 +112,20 @@ async fn request(core: &Core, peer: &mut Peer, text: &str) {
     let wanted = processed.get() + text.lines().count() as u64;
     peer.write_all(text.as_bytes()).expect("the server reads");
     until(|| processed.get() >= wanted).await;
+}
+
+/// Sends more than a socket may take at once.
+async fn send_all(peer: &mut Peer, mut bytes: &[u8]) {
+    peer.set_nonblocking(true).expect("it may be");
+    while !bytes.is_empty() {
+        match peer.write(bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                omniring::yield_now().await
+            }
+            Err(error) => panic!("with {} bytes to go: {error}", bytes.len()),
+        }
+    }
 }
 
 /// Whether the server has begun to send, and gets no further.
@@ -226,12 +248,7 @@ fn writers_take_turns_where_others_keep_the_core_busy() {
             }
             log.sync(&core, 4);
             until(|| writers.iter().all(|(_, conn)| conn.is_writer.get())).await;
-            // As if others had kept it busy since the server began.
-            (0..1000).for_each(|_| core.release.sent());
-            let later = omniring::time::now() + Duration::from_secs(1);
-            core.release.spacing(later, || Duration::from_secs(60));
-            assert!(core.is_crowded(), "{engine}");
-
+            crowd(&core);
             let processed = &core.server.stats.core(0).processed;
             let before = processed.get();
             for (peer, _) in &mut writers {
@@ -248,6 +265,33 @@ fn writers_take_turns_where_others_keep_the_core_busy() {
                 assert_eq!(rest(peer).await, b"+OK\r\n+OK\r\n+OK\r\n", "{engine}");
             }
             until(|| core.connection(gone_conn.info.id).is_none()).await;
+        });
+    }
+}
+
+#[test]
+fn a_long_word_that_is_on_its_way_takes_no_turns() {
+    for engine in [Engine::Auto, Engine::Epoll] {
+        with_log(engine, async |core, log| {
+            let (mut peer, conn) = connect(&core).await;
+            let word: Vec<u8> = (0..150_000_u32).map(|at| (at % 251) as u8).collect();
+            let mut requests = b"SET k v\r\n*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$150000\r\n".to_vec();
+            requests.extend_from_slice(&word);
+            requests.extend_from_slice(b"\r\nGET b\r\nQUIT\r\n");
+            // What comes last has the end of the word and more.
+            let (first, last) = requests.split_at(requests.len() - 100);
+            send_all(&mut peer, first).await;
+            until(|| conn.is_in_gated.get()).await;
+            log.sync(&core, 1);
+            assert!(conn.is_writer.get(), "{engine}");
+            crowd(&core);
+            send_all(&mut peer, last).await;
+            until(|| log.last.load(Ordering::Relaxed) == 2).await;
+            log.sync(&core, 2);
+            let received = rest(&mut peer).await;
+            let head = b"+OK\r\n+OK\r\n$150000\r\n";
+            assert!(received.starts_with(head), "{engine}: {} bytes", received.len());
+            assert!(received[head.len()..].starts_with(&word), "{engine}: it is what was sent");
         });
     }
 }
