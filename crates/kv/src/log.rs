@@ -167,6 +167,8 @@ struct Shared {
     staging: Mutex<Staging>,
     /// Something was staged, or said to the writer.
     wake: Notify,
+    /// The last record that [`Journal::hurry`] was called for.
+    hurried: AtomicU64,
     policy: AtomicU8,
     synced: AtomicU64,
     /// A sync is under way that writes wait for.
@@ -247,6 +249,7 @@ impl Log {
         let shared = Arc::new(Shared {
             staging: Mutex::new(Staging { last: recovered.last, ..Staging::default() }),
             wake: Notify::new(),
+            hurried: AtomicU64::new(0),
             policy: AtomicU8::new(options.policy as u8),
             synced: AtomicU64::new(recovered.durable),
             syncing: AtomicBool::new(false),
@@ -411,6 +414,12 @@ impl Journal for Log {
 
     fn synced(&self) -> Lsn {
         self.shared.synced.load(Ordering::Acquire)
+    }
+
+    fn hurry(&self, lsn: Lsn) {
+        if self.shared.hurried.fetch_max(lsn, Ordering::Relaxed) < lsn {
+            self.shared.wake.notify_one();
+        }
     }
 
     fn is_congested(&self) -> bool {

@@ -33,6 +33,8 @@ impl Gather {
     /// Where there may be several under way at once: the part of it after which the next one begins, if its part of all
     /// records is not there before.
     const SHARE_OF_SEVERAL: u32 = 8;
+    /// From one's begin to the next one's at least where somebody waits for it who only reads.
+    const SPACING_HURRIED: Duration = Duration::from_millis(2);
     /// Syncs that go at once after one that was waited for in vain.
     const REST: u32 = 8;
 
@@ -53,6 +55,13 @@ impl Gather {
     /// How far apart the begins of syncs are at least, whatever there is to gather.
     pub(super) fn set_spacing(&mut self, spacing: Duration) {
         self.spacing = spacing;
+    }
+
+    /// Somebody waits for the next sync who is not to wait long. Whether that changes something.
+    pub(super) fn hurry(&mut self) -> bool {
+        let is_longer = self.spacing > Self::SPACING_HURRIED;
+        self.spacing = self.spacing.min(Self::SPACING_HURRIED);
+        is_longer
     }
 
     /// How long to wait, if at all, and for which record, before the next sync.
@@ -252,6 +261,17 @@ mod tests {
         gather.synced(SYNC, 50, 125);
         assert_eq!(gather.wait(&alone(spacing)), Some((SYNC / 2, 175)));
         assert_eq!(gather.wait(&moment(8, SYNC, 0, 101, 100)), all_may_come);
+    }
+
+    #[test]
+    fn who_only_reads_does_not_wait_for_those_who_write() {
+        let mut gather = Gather::default();
+        gather.set_spacing(SYNC * 10);
+        let moment = Moment { since: SYNC / 2, ..ALONE };
+        assert_eq!(gather.wait(&moment), Some((SYNC * 10 - SYNC / 2, Lsn::MAX)));
+        assert!(gather.hurry());
+        assert_eq!(gather.wait(&moment), Some((SYNC / 2, Lsn::MAX)));
+        assert!(!gather.hurry(), "it is as near as it may be");
     }
 
     /// The numbers that there may be at once while a disk, asked for so many, takes its time.

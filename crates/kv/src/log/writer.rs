@@ -251,6 +251,10 @@ impl<D: Disk> Writer<D> {
             return true;
         }
         let is_urgent = staging.cut.is_some() || staging.stop;
+        let is_hurried = self.shared.hurried.load(Ordering::Relaxed) > self.written;
+        if is_hurried && self.gather.hurry() {
+            staging.gathered = 0;
+        }
         if staging.gathered == 0 {
             let moment = Moment {
                 at_once: self.overlap.at_once(),

@@ -346,6 +346,11 @@ impl Conn {
         self.output.borrow().is_gated(synced)
     }
 
+    /// Which record the next reply waits for.
+    pub fn first_gate(&self) -> Lsn {
+        self.output.borrow().first_gate()
+    }
+
     /// Lets the replies go that have waited.
     pub fn let_go(&self) {
         self.is_in_gated.set(false);

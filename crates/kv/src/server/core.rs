@@ -317,6 +317,11 @@ impl Core {
 
     /// Wakes the connection when the disk has got on.
     pub fn gate(&self, conn: Rc<Conn>) {
+        if !conn.has_written.get()
+            && let Some(journal) = self.server.journal()
+        {
+            journal.hurry(conn.first_gate());
+        }
         self.gated.borrow_mut().push(conn);
     }
 

@@ -25,6 +25,9 @@ pub trait Journal: Send + Sync {
     /// Up to which record the disk is.
     fn synced(&self) -> Lsn;
 
+    /// A reply that only shows a record waits for it: its sync is not to be put off for long.
+    fn hurry(&self, _lsn: Lsn) {}
+
     /// Whether so much waits for the disk that no more requests should be read for now.
     fn is_congested(&self) -> bool {
         false

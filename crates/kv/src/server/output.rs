@@ -66,7 +66,12 @@ impl Output {
 
     /// Whether replies wait for the disk.
     pub fn is_gated(&self, synced: Lsn) -> bool {
-        self.chunks.front().is_some_and(|chunk| chunk.gate > synced)
+        self.first_gate() > synced
+    }
+
+    /// Up to which record the disk has to be before the next replies are sent.
+    pub fn first_gate(&self) -> Lsn {
+        self.chunks.front().map_or(0, |chunk| chunk.gate)
     }
 
     /// Forgets everything.

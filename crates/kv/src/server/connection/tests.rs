@@ -25,6 +25,7 @@ const GET: &str = "GETRANGE k 0 12287\r\n";
 struct Log {
     last: Arc<AtomicU64>,
     synced: Arc<AtomicU64>,
+    hurried: Arc<AtomicU64>,
 }
 
 impl Log {
@@ -46,6 +47,10 @@ impl Journal for Log {
 
     fn synced(&self) -> Lsn {
         self.synced.load(Ordering::Relaxed)
+    }
+
+    fn hurry(&self, lsn: Lsn) {
+        self.hurried.fetch_max(lsn, Ordering::Relaxed);
     }
 
     fn refusal(&self) -> Option<Error> {
@@ -218,6 +223,11 @@ fn who_has_only_read_goes_before_those_whose_writes_the_disk_has_held_up() {
             let waits = |conn: &Rc<Conn>| conn.is_in_gated.get();
             until(|| waits(&reader_conn) && waits(&late_conn)).await;
             assert!(writers.iter().all(|(_, conn)| waits(conn)), "{engine}");
+            assert_eq!(
+                log.hurried.load(Ordering::Relaxed),
+                4,
+                "{engine}: the record that was read"
+            );
 
             log.sync(&core, 20);
             let waiting = writers.iter().filter(|(_, conn)| waits(conn)).count();
