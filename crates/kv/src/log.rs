@@ -71,7 +71,7 @@ pub use disk::{BUF_LEN, Disk};
 pub use failure::{Damage, Failure};
 pub use files::Files;
 pub use into_keys::IntoKeys;
-pub use pace::SYNCS_AT_ONCE_MAX;
+pub use pace::{SPACING_SHORT, SYNCS_AT_ONCE_MAX};
 pub use piece::{Owner, Piece};
 pub use recovery::{Recovered, Target, read_again, recover};
 pub use snapshot::{Room, Saved, Snapshot, save_slice};

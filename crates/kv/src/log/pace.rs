@@ -7,6 +7,9 @@ use crate::store::Lsn;
 /// Syncs under way at once, at most.
 pub const SYNCS_AT_ONCE_MAX: usize = 8;
 
+/// From one sync's begin to the next one's at least, where others go first but somebody is not to wait long.
+pub const SPACING_SHORT: Duration = Duration::from_millis(2);
+
 /// Whether it is worth waiting for more records before a sync, and how long.
 ///
 /// Clients that have waited for a sync write again when it is over. A writer that began the next sync with what has come
@@ -33,8 +36,6 @@ impl Gather {
     /// Where there may be several under way at once: the part of it after which the next one begins, if its part of all
     /// records is not there before.
     const SHARE_OF_SEVERAL: u32 = 8;
-    /// From one's begin to the next one's at least where somebody waits for it who only reads.
-    const SPACING_HURRIED: Duration = Duration::from_millis(2);
     /// Syncs that go at once after one that was waited for in vain.
     const REST: u32 = 8;
 
@@ -59,8 +60,8 @@ impl Gather {
 
     /// Somebody waits for the next sync who is not to wait long. Whether that changes something.
     pub(super) fn hurry(&mut self) -> bool {
-        let is_longer = self.spacing > Self::SPACING_HURRIED;
-        self.spacing = self.spacing.min(Self::SPACING_HURRIED);
+        let is_longer = self.spacing > SPACING_SHORT;
+        self.spacing = self.spacing.min(SPACING_SHORT);
         is_longer
     }
 

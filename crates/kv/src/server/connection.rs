@@ -150,8 +150,9 @@ pub struct Conn {
     is_killed: Cell<bool>,
     /// Whether it is among the core's connections that wait for the disk, or for their turn after that.
     is_in_gated: Cell<bool>,
-    /// Whether there was a write among its requests since it was last let go, and before that.
-    pub has_written: Cell<bool>,
+    /// The record of the last write among its requests.
+    last_write: Cell<Lsn>,
+    /// Whether it was a write whose reply was let go last, and no request has taken its turn since.
     is_writer: Cell<bool>,
     /// Whether its next request may be carried out.
     has_turn: Cell<bool>,
@@ -178,9 +179,9 @@ impl Conn {
         self.reply_gate.set(gate);
     }
 
-    /// Notes whether a request whose reply may have to wait for the disk was a write.
-    pub fn note_write(&self, is_write: bool) {
-        self.has_written.set(self.has_written.get() | is_write);
+    /// Notes a write whose reply waits for the disk to be up to `gate`.
+    pub fn note_write(&self, gate: Lsn) {
+        self.last_write.set(gate);
     }
 
     /// Queues the replies of requests that have been carried out.
@@ -351,10 +352,15 @@ impl Conn {
         self.output.borrow().first_gate()
     }
 
+    /// Whether the next reply waits for a write of its own, and not only for one of others' that it has read.
+    pub fn waits_for_own(&self) -> bool {
+        self.last_write.get() >= self.first_gate()
+    }
+
     /// Lets the replies go that have waited.
     pub fn let_go(&self) {
         self.is_in_gated.set(false);
-        self.is_writer.set(self.has_written.take());
+        self.is_writer.set(self.waits_for_own());
         self.writer.set();
     }
 
@@ -472,7 +478,7 @@ pub async fn serve(core: Rc<Core>, socket: Socket, info: Arc<ClientInfo>) {
         closing: Signal::default(),
         is_killed: Cell::new(false),
         is_in_gated: Cell::new(false),
-        has_written: Cell::new(false),
+        last_write: Cell::new(0),
         is_writer: Cell::new(false),
         has_turn: Cell::new(false),
         core: core.clone(),
@@ -548,7 +554,7 @@ async fn read(core: &Rc<Core>, conn: &Rc<Conn>, client: &mut Client) {
                 stats.reads.add(1);
                 stats.input.add(bytes.len() as u64);
                 // What goes on with a request is read as it comes.
-                if core.is_crowded() && parser.is_idle() && conn.is_writer.take() {
+                if core.release.is_crowded() && parser.is_idle() && conn.is_writer.take() {
                     parser.keep(&bytes);
                     drop(bytes);
                     conn.hand_over();

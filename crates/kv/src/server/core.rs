@@ -317,7 +317,7 @@ impl Core {
 
     /// Wakes the connection when the disk has got on.
     pub fn gate(&self, conn: Rc<Conn>) {
-        if !conn.has_written.get()
+        if !conn.waits_for_own()
             && let Some(journal) = self.server.journal()
         {
             journal.hurry(conn.first_gate());
@@ -344,7 +344,7 @@ impl Core {
         let synced = self.server.synced();
         let mut released = self.released.borrow_mut();
         for conn in self.gated.borrow_mut().extract_if(.., |conn| !conn.is_gated(synced)) {
-            if conn.has_written.get() {
+            if conn.waits_for_own() {
                 released.push_back(conn);
             } else {
                 conn.let_go();
@@ -381,11 +381,6 @@ impl Core {
     fn release_next(&self) {
         self.is_releasing.set(true);
         self.server.send_to(self.index, |core| core.release());
-    }
-
-    /// Whether others than writers keep the core busy.
-    pub fn is_crowded(&self) -> bool {
-        self.release.is_crowded()
     }
 
     /// Sends messages to their subscribers, on whichever core they are.

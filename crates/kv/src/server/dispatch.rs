@@ -102,7 +102,9 @@ impl Core {
         let gate = std::mem::take(&mut keys.effects.gate);
         if gate > 0 {
             conn.gate_from(begin, gate, self.server.synced(), &mut reply);
-            conn.note_write(command.has(flag::WRITE));
+            if command.has(flag::WRITE) {
+                conn.note_write(gate);
+            }
         }
         drop(reply);
         if client.closes {
@@ -245,7 +247,9 @@ impl Core {
         }
         let gate = std::mem::take(&mut keys.effects.gate);
         conn.gate_from(begin, gate, self.server.synced(), &mut reply);
-        conn.note_write(multi.queued.iter().any(|(command, _)| command.has(flag::WRITE)));
+        if multi.queued.iter().any(|(command, _)| command.has(flag::WRITE)) {
+            conn.note_write(gate);
+        }
         drop(reply);
         let others = self.serve_ready(keys, config, &mut deliveries);
         self.follow_up(conn, others, deliveries, None)

@@ -8,6 +8,8 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use crate::log::SPACING_SHORT;
+
 /// Messages to others with which one reply of a writer leaves, and one of their requests is carried out.
 const OTHERS_EACH: u64 = 32;
 /// Replies of writers that leave in a turn of the loop in which others were sent nothing, and the same where others keep
@@ -16,8 +18,8 @@ const ALONE_MAX: usize = 16;
 const CROWDED_MAX: usize = 1;
 /// From one sync's begin to the next one's at least, where others keep the core busy.
 const SPACING: Duration = Duration::from_millis(20);
-/// The same for so many syncs as were left out before, so that who writes now and then does not wait.
-const SPACING_SAVED: Duration = Duration::from_millis(2);
+/// Syncs that may begin [`SPACING_SHORT`] apart, where as many were left out before: who writes now and then does not
+/// wait.
 const SAVED_MAX: u32 = 8;
 /// How long it is looked at what a core does.
 const LOOK: Duration = Duration::from_millis(2);
@@ -120,7 +122,7 @@ impl Release {
         let left_out = (time.as_micros() / SPACING.as_micros()).saturating_sub(1) as u32;
         let saved = self.saved.get().saturating_add(left_out).min(SAVED_MAX);
         self.saved.set(saved.saturating_sub(1));
-        if saved > 0 { SPACING_SAVED } else { SPACING }
+        if saved > 0 { SPACING_SHORT } else { SPACING }
     }
 
     /// Whether anybody is to go first.
@@ -200,13 +202,13 @@ mod tests {
             release.spacing(begun + ms(at), || ms(at))
         };
         let apart = SPACING.as_millis() as u64;
-        assert_eq!(spacing(3 * apart), SPACING_SAVED);
-        assert_eq!(spacing(3 * apart + 2), SPACING_SAVED);
+        assert_eq!(spacing(3 * apart), SPACING_SHORT);
+        assert_eq!(spacing(3 * apart + 2), SPACING_SHORT);
         for at in 4..10 {
             assert_eq!(spacing(at * apart), SPACING, "each in its time saves none");
         }
         let long = 1000 * apart;
-        let saved = (0..100).take_while(|&at| spacing(long + 2 * at) == SPACING_SAVED).count();
+        let saved = (0..100).take_while(|&at| spacing(long + 2 * at) == SPACING_SHORT).count();
         assert_eq!(saved, SAVED_MAX as usize);
     }
 }

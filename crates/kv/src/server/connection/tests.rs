@@ -100,7 +100,7 @@ fn crowd(core: &Core) {
     (0..1000).for_each(|_| core.release.sent());
     let later = omniring::time::now() + Duration::from_secs(1);
     core.release.spacing(later, || Duration::from_secs(60));
-    assert!(core.is_crowded());
+    assert!(core.release.is_crowded());
 }
 
 /// Waits until this is so.
@@ -131,6 +131,17 @@ async fn send_all(peer: &mut Peer, mut bytes: &[u8]) {
             Err(error) => panic!("with {} bytes to go: {error}", bytes.len()),
         }
     }
+}
+
+/// So many clients, of whom each has written one key: `k0` and so on.
+async fn write_once_each(core: &Rc<Core>, count: usize) -> Vec<(Peer, Rc<Conn>)> {
+    let mut writers = Vec::new();
+    for at in 0..count {
+        let (mut peer, conn) = connect(core).await;
+        request(core, &mut peer, &format!("SET k{at} v\r\n")).await;
+        writers.push((peer, conn));
+    }
+    writers
 }
 
 /// Whether the server has begun to send, and gets no further.
@@ -210,12 +221,7 @@ fn a_last_reply_of_several_pieces_is_sent_as_a_whole() {
 fn who_has_only_read_goes_before_those_whose_writes_the_disk_has_held_up() {
     for engine in [Engine::Auto, Engine::Epoll] {
         with_log(engine, async |core, log| {
-            let mut writers = Vec::new();
-            for at in 0..20 {
-                let (mut peer, conn) = connect(&core).await;
-                request(&core, &mut peer, &format!("SET k{at} v\r\n")).await;
-                writers.push((peer, conn));
-            }
+            let mut writers = write_once_each(&core, 20).await;
             let (mut reader, reader_conn) = connect(&core).await;
             request(&core, &mut reader, "GET k3\r\n").await;
             let (mut late, late_conn) = connect(&core).await;
@@ -247,15 +253,28 @@ fn who_has_only_read_goes_before_those_whose_writes_the_disk_has_held_up() {
 }
 
 #[test]
+fn a_writer_is_one_as_long_as_a_write_of_its_own_waits() {
+    for engine in [Engine::Auto, Engine::Epoll] {
+        with_log(engine, async |core, log| {
+            let (mut peer, conn) = write_once_each(&core, 1).await.pop().expect("there is one");
+            until(|| conn.is_in_gated.get()).await;
+            request(&core, &mut peer, "SET k1 v\r\n").await;
+            log.sync(&core, 1);
+            let writes = &core.server.stats.core(0).writes;
+            until(|| writes.get() == 1 && conn.is_in_gated.get()).await;
+            assert_eq!(log.hurried.load(Ordering::Relaxed), 0, "{engine}: it has read nothing");
+            request(&core, &mut peer, "GET k1\r\nQUIT\r\n").await;
+            log.sync(&core, 2);
+            assert_eq!(rest(&mut peer).await, b"+OK\r\n+OK\r\n$1\r\nv\r\n+OK\r\n", "{engine}");
+        });
+    }
+}
+
+#[test]
 fn writers_take_turns_where_others_keep_the_core_busy() {
     for engine in [Engine::Auto, Engine::Epoll] {
         with_log(engine, async |core, log| {
-            let mut writers = Vec::new();
-            for at in 0..4 {
-                let (mut peer, conn) = connect(&core).await;
-                request(&core, &mut peer, &format!("SET k{at} v\r\n")).await;
-                writers.push((peer, conn));
-            }
+            let mut writers = write_once_each(&core, 4).await;
             log.sync(&core, 4);
             until(|| writers.iter().all(|(_, conn)| conn.is_writer.get())).await;
             crowd(&core);
@@ -268,7 +287,7 @@ fn writers_take_turns_where_others_keep_the_core_busy() {
             let (gone, gone_conn) = writers.pop().expect("there are four");
             drop(gone);
             until(|| processed.get() >= before + 3).await;
-            assert!(core.is_crowded(), "{engine}: there was no sync");
+            assert!(core.release.is_crowded(), "{engine}: there was no sync");
             log.sync(&core, log.last.load(Ordering::Relaxed));
             for (peer, _) in &mut writers {
                 request(&core, peer, "QUIT\r\n").await;
